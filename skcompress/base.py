@@ -1,0 +1,246 @@
+"""BaseCompressedNet: what every technique shares, from validation to prediction."""
+
+from abc import abstractmethod
+from numbers import Integral
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch.dataset import get_len
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from . import inputs
+from ._sklearn import Interval, validate_parameter_constraints
+from .refusals import COMMON, Refusal, refuse
+from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
+from .training.loop import Data, dense_fit
+from .training.nets import copy_net, fitted_net, is_frozen, slim_net, wrapped_net
+
+
+def _is_classifier(self: "BaseCompressedNet") -> bool:
+    """Only classifiers have ``predict_proba``."""
+    return is_classifier(self)
+
+
+def _no_partial_fit(self: "BaseCompressedNet") -> bool:
+    raise AttributeError(
+        f"{type(self).__name__} does not support partial_fit: compression needs all the rows at"
+        " once. Call fit, or train the net on with partial_fit first and pass it as"
+        " FrozenEstimator(net)."
+    )
+
+
+class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
+    """Fit a net, compress a copy of it, and predict with the copy.
+
+    A subclass stores its parameters in ``__init__``, states their ranges in
+    ``parameter_constraints`` and meaningless combinations in ``refusals``, and compresses ``net_`` in place in :meth:`_compress`.
+    """
+
+    parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [object],
+        "random_state": ["random_state"],
+        "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+        "verbose": ["verbose"],
+    }
+    refusals: ClassVar[tuple[Refusal, ...]] = COMMON
+    estimator: Any
+    random_state: int | np.random.RandomState | None
+    n_threads: int | None
+    verbose: int | bool
+
+    def _check_module(self, net: NeuralNet, data: Data) -> None:
+        """Refuse a module that the technique cannot work on; `net` is not trained yet."""
+
+    @abstractmethod
+    def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
+        """Compress the module of `net` in place and set the technique's fitted attributes."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit the wrapped estimator, then compress a copy of its net, on these rows alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+            Inputs of the module: tables, images, sequences. Floats are cast to the module's type.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Class labels of any type, or numbers for a regressor.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows, in the dense fit and in compression.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If the data or the combination of parameters has no meaning, before any training.
+        TypeError
+            If `estimator` holds no skorch net.
+        """
+        constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
+        validate_parameter_constraints(
+            constraints, self.get_params(deep=False), caller_name=type(self).__name__
+        )
+        net = wrapped_net(self.estimator)
+        self._check_type(net)
+        refuse(self.refusals, self, net)
+        seed = draw_seed(self.random_state)
+        with isolated(self.n_threads):
+            data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
+            self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
+            # Copying initializes a module, which draws numbers.
+            seed_generators(stage_seed(seed, "compress"))
+            self.net_ = copy_net(fitted_net(self.estimator_))
+            self._compress(self.net_, data, stage_seed(seed, "compress"))
+        self._slim()
+        return self
+
+    def _check_type(self, net: NeuralNet) -> None:
+        if get_tags(net).estimator_type not in ("classifier", "regressor"):
+            raise TypeError(
+                f"{type(self).__name__} needs a classifier or a regressor; got"
+                f" {type(net).__name__}. Use NeuralNetClassifier, NeuralNetBinaryClassifier,"
+                " NeuralNetRegressor or a subclass of one."
+            )
+
+    def _check_data(
+        self, net: NeuralNet, X: Any, y: Any, sample_weight: Any, seed: int
+    ) -> Data:
+        """Validate everything that can be validated before training, and convert it."""
+        X = inputs.check_inputs(self, X, reset=True)
+        y = inputs.check_labels(y) if is_classifier(self) else inputs.check_targets(y)
+        if get_len(X) != len(y):
+            raise ValueError(
+                "Found input variables with inconsistent numbers of samples:"
+                f" X has {get_len(X)}, y has {len(y)}."
+            )
+        weights = inputs.check_weights(sample_weight, X, len(y))
+        if weights is not None and not weights.all():
+            # A row of no weight is a row that was not given.
+            rows = np.flatnonzero(weights)
+            X, y, weights = inputs.take_rows(X, rows), y[rows], weights[rows]
+        y = self._encode(net, y)
+        seed_generators(seed)
+        probe = fitted_net(self.estimator) if is_frozen(self.estimator) else None
+        if probe is None:
+            probe = inputs.initialized_probe(net, X, y)
+        X = inputs.to_dtype(X, probe.module_)
+        shape = inputs.output_shape(probe, X)
+        dtype = inputs.float_dtype(probe.module_)
+        if is_classifier(self):
+            inputs.check_outputs(net, shape, len(self.classes_))
+            y = y.astype(dtype if isinstance(net, NeuralNetBinaryClassifier) else np.int64)
+        else:
+            self.target_ndim_ = y.ndim
+            y = y.astype(dtype).reshape(len(y), *shape[1:])
+        data = Data(X, y, None if weights is None else weights.astype(dtype))
+        self._check_module(probe, data)
+        return data
+
+    def _encode(self, net: NeuralNet, y: np.ndarray) -> np.ndarray:
+        """Number the classes as skorch wants them; a frozen net keeps its own numbers."""
+        if not is_classifier(self):
+            return y
+        classes = getattr(self.estimator, "classes_", None) if is_frozen(self.estimator) else None
+        self.classes_ = np.unique(y) if classes is None else classes
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs at least two classes in y; got only the class"
+                f" {self.classes_[0]!r}."
+            )
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y has labels {unknown.tolist()} that the frozen net was not trained on; its"
+                f" classes are {self.classes_.tolist()}."
+            )
+        return np.searchsorted(self.classes_, y)
+
+    def _fit_estimator(self, data: Data, seed: int) -> Any:
+        """Fit a clone of the wrapped estimator; a frozen one is taken as it is."""
+        if is_frozen(self.estimator):
+            return self.estimator
+        inner = clone(self.estimator)
+        seed_generators(seed)
+        if isinstance(inner, NeuralNet):
+            return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
+        if inner.random_state is None:
+            inner.set_params(random_state=seed)
+        return inner.fit(data.X, data.y, sample_weight=data.sample_weight)
+
+    def _slim(self) -> None:
+        slim_net(self.net_)
+        if isinstance(self.estimator_, NeuralNet):
+            slim_net(self.estimator_)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict with the compressed net.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+            Class labels as they were given to ``fit``, or numbers.
+        """
+        X = self._check_new(X)
+        predicted = self.net_.predict(X)
+        if is_classifier(self):
+            return self.classes_[predicted.astype(np.int64)]
+        return predicted.ravel() if self.target_ndim_ == 1 else predicted
+
+    @available_if(_is_classifier)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict class probabilities with the compressed net.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``.
+        """
+        return self.net_.predict_proba(self._check_new(X))
+
+    def _check_new(self, X: Any) -> Any:
+        check_is_fitted(self)
+        X = inputs.check_inputs(self, X, reset=False)
+        return inputs.to_dtype(X, self.net_.module_)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of a classifier, or a regressor's coefficient of determination."""
+        metric = accuracy_score if is_classifier(self) else r2_score
+        return float(metric(inputs.as_target(y), self.predict(X), sample_weight=sample_weight))
+
+    @available_if(_no_partial_fit)
+    def partial_fit(self, X: Any, y: Any) -> Self:
+        """Not supported."""
+        raise NotImplementedError
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.classifier_tags = inner.classifier_tags
+        tags.regressor_tags = inner.regressor_tags
+        tags.target_tags.required = True
+        tags.target_tags.single_output = True
+        if isinstance(_core(self.estimator), NeuralNetBinaryClassifier):
+            tags.classifier_tags.multi_class = False
+        return tags
+
+
+def _core(estimator: Any) -> NeuralNet | None:
+    try:
+        return wrapped_net(estimator)
+    except TypeError:
+        return None

@@ -1,0 +1,172 @@
+"""What reaches a layer: statistics of the inputs of every prunable weight."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.utils import multi_indexing
+from torch import Tensor
+from torch.fx import Node
+
+from .. import graph as graphs
+from ..graph import Graph
+from ..training.loop import Data, batches
+from .layers import prunable_weights
+
+CONVOLUTIONS = {"conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding",
+                "conv2d.padding", "conv3d.padding"}
+RECURRENT = {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
+
+Visit = Callable[[str, Tensor, int, Node], None]
+
+
+def operation(node: Node) -> str:
+    """Name of an operation with its overload, such as ``"linear.default"``."""
+    return str(node.target).removeprefix("aten.")
+
+
+def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None:
+    """Run the rows through the module and show what enters each prunable weight.
+
+    ``visit(name, x, axis, node, weight)`` gets the parameter's name, its input, the axis that
+    the weight contracts, the traced operation, and the sample weight of the rows in `x`.
+    """
+    graph = None
+    for part, weight in equal_weights(data):
+        for batch in batches(net, part):
+            args, kwargs = graphs.module_inputs(net, batch)
+            if graph is None:
+                graph = trace_net(net, data)
+            _visit_batch(graph, args, kwargs, visit, weight)
+
+
+def trace_net(net: NeuralNet, data: Data) -> Graph:
+    """Trace a net's module on its first two rows."""
+    args, kwargs = example_inputs(net, data)
+    return graphs.trace(net.module_, args, kwargs)
+
+
+def example_inputs(net: NeuralNet, data: Data) -> tuple[tuple, dict[str, Any]]:
+    """Return two rows as the module takes them; a single row stands twice."""
+    rows = np.array([0, min(1, len(data.y) - 1)])
+    pair = Data(multi_indexing(data.X, rows), data.y[rows])
+    return graphs.module_inputs(net, next(batches(net, pair, batch_size=2)))
+
+
+def equal_weights(data: Data) -> Iterator[tuple[Data, float]]:
+    """Split rows into parts of equal sample weight, since attention mixes up the batch axis."""
+    if data.sample_weight is None:
+        yield data, 1.0
+        return
+    for weight in np.unique(data.sample_weight):
+        rows = np.flatnonzero(data.sample_weight == weight)
+        yield Data(multi_indexing(data.X, rows), data.y[rows]), float(weight)
+
+
+def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weight: float) -> None:
+    names = graph.parameter_nodes
+
+    def apply(node: Node, node_args: list[Any], node_kwargs: dict[str, Any]) -> Any:
+        name = operation(node)
+        if name == "linear.default":
+            _show(visit, names.get(node.args[1].name), node_args[0], -1, node, weight)
+        elif name in CONVOLUTIONS:
+            _show(visit, names.get(node.args[1].name), node_args[0], 1, node, weight)
+        elif name in RECURRENT:
+            for parameter, x in recurrent_inputs(node, node_args, names):
+                _show(visit, parameter, x, -1, node, weight)
+        return graphs.run(node, node_args, node_kwargs)
+
+    with torch.no_grad():
+        graph.walk(args, kwargs, lambda name, tensor: tensor, apply)
+
+
+def _show(visit: Callable, name: str | None, x: Tensor, axis: int, *rest: Any) -> None:
+    if name is not None:
+        visit(name, x, axis, *rest)
+
+
+def recurrent_inputs(
+    node: Node, args: list[Any], names: dict[str, str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Run a recurrent operation layer by layer; yield what enters each of its weights.
+
+    The inputs of ``weight_ih`` are those of the layer, the inputs of ``weight_hh`` the states
+    before each step.
+    """
+    x, states, weights, biases, n_layers, _, _, bidirectional, batch_first = args
+    directions, per_direction = 1 + bidirectional, 2 + 2 * biases
+    time = 1 if batch_first else 0
+    is_lstm = isinstance(states, (list, tuple))
+    for layer in range(n_layers):
+        first = layer * directions * per_direction
+        rows = slice(layer * directions, (layer + 1) * directions)
+        state = [s[rows] for s in states] if is_lstm else states[rows]
+        part = weights[first : first + directions * per_direction]
+        settings = (biases, 1, 0.0, False, bidirectional, batch_first)
+        output = node.target(x, state, part, *settings)[0]  # type: ignore[operator]
+        hidden = (state[0] if is_lstm else state).movedim(0, -2)
+        for direction, out in enumerate(output.chunk(directions, dim=-1)):
+            before = _shifted(out, hidden[..., direction, :].unsqueeze(time), time, direction)
+            start = first + direction * per_direction
+            nodes = node.args[2]
+            yield names[nodes[start].name], x  # type: ignore[index,union-attr]
+            yield names[nodes[start + 1].name], before  # type: ignore[index,union-attr]
+        x = output
+
+
+def _shifted(states: Tensor, start: Tensor, time: int, backward: int) -> Tensor:
+    """Move states by one step, so that each step shows the state that it starts from."""
+    length = states.shape[time]
+    if backward:
+        return torch.cat([states.narrow(time, 1, length - 1), start], dim=time)
+    return torch.cat([start, states.narrow(time, 0, length - 1)], dim=time)
+
+
+def input_means(
+    net: NeuralNet, data: Data, function: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Average a function of the inputs of each prunable weight, input by input.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        An initialized net whose module can be traced.
+    data : Data
+        The rows to average over, by their sample weights.
+    function : callable
+        Elementwise, such as ``torch.abs``.
+
+    Returns
+    -------
+    means : dict of Tensor of shape (n_inputs,)
+        By parameter name; a grouped convolution's inputs are averaged over its groups.
+
+    Raises
+    ------
+    ValueError
+        If a prunable weight is never the weight of a linear, convolutional or recurrent
+        operation, so that it has no inputs to speak of.
+    """
+    weights = prunable_weights(net.module_)
+    sums: dict[str, Tensor] = {}
+    totals: dict[str, float] = dict.fromkeys(weights, 0.0)
+
+    def add(name: str, x: Tensor, axis: int, node: Node, weight: float) -> None:
+        rows = function(x).movedim(axis, -1)
+        rows = rows.reshape(-1, rows.shape[-1])
+        folded = rows.reshape(-1, weights[name].shape[1])
+        sums[name] = sums.get(name, 0) + weight * folded.sum(0)
+        totals[name] += weight * len(folded)
+
+    visit_inputs(net, data, add)
+    missing = sorted(set(weights) - set(sums))
+    if missing:
+        raise ValueError(
+            f"The inputs of {missing} cannot be observed: the forward pass uses these weights in"
+            " no linear, convolutional or recurrent operation. Use a criterion that needs no"
+            " activations, such as 'magnitude' or 'fisher'."
+        )
+    return {name: sums[name] / totals[name] for name in weights}

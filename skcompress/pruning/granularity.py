@@ -1,0 +1,146 @@
+"""What goes: single weights, two of every four, or whole units.
+
+Each granularity turns scores of weights into masks of weights, for any progress of a schedule.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .budgets import Budget, Masks, Scores, n_of_m, select
+from .removal import consumer_masks
+from .units import Units
+
+Choose = Callable[[Scores, float], Masks]
+
+
+def choose_weights(budget: Budget, scope: str) -> Choose:
+    """Choose single weights."""
+    return lambda scores, progress: select(scores, budget, scope, progress)
+
+
+def choose_two_of_four() -> Choose:
+    """Choose the better two of every four neighbours."""
+    return lambda scores, progress: n_of_m(scores, 2, 4, progress)
+
+
+@dataclass
+class ChooseUnits:
+    """Choose units, and mask the weights that read those that go.
+
+    Parameters
+    ----------
+    units : Units
+    budget : Budget
+        ``sparsity`` counts units, ``max_weights`` weights.
+    scope : {"global", "layer", "lamp"}
+
+    Attributes
+    ----------
+    alive : bool Tensor of shape (n_units,)
+        The choice made last.
+    """
+
+    units: Units
+    budget: Budget
+    scope: str
+
+    def __post_init__(self) -> None:
+        self.alive = torch.ones(self.units.n_units, dtype=torch.bool)
+
+    def __call__(self, scores: Scores, progress: float) -> Masks:
+        shapes = {name: score.shape for name, score in scores.items()}
+        members, by_layer = self._groups(unit_scores(scores, self.units))
+        budget = self.budget
+        if budget.max_weights is not None:
+            budget = self._fraction(by_layer, members, shapes)
+        self.alive = self._alive(by_layer, members, budget, progress)
+        return consumer_masks(self.units, self.alive, shapes)
+
+    def _groups(self, scores: Tensor) -> tuple[Tensor, Scores]:
+        """Join the hidden units of equal rank in a recurrent module's layers and directions.
+
+        Returns the group of each unit, and the mean score of the groups by layer.
+        """
+        group = torch.arange(self.units.n_units)
+        for parts in self.units.siblings:
+            order = scores[parts].argsort(dim=1, stable=True)
+            ranked = parts.gather(1, order)
+            group[ranked] = ranked[0].expand_as(ranked)
+        sums = torch.zeros_like(scores).index_add_(0, group, scores)
+        means = sums / group.bincount(minlength=len(group)).clamp(min=1)
+        firsts = group == torch.arange(len(group))
+        self._columns = {n: u[firsts[u]] for n, u in self.units.layers.items() if firsts[u].any()}
+        return group, {name: means[u] for name, u in self._columns.items()}
+
+    def _alive(
+        self, by_layer: Scores, group: Tensor, budget: Budget, progress: float
+    ) -> Tensor:
+        masks = select(by_layer, budget, self.scope, progress)
+        leader = torch.ones(len(group), dtype=torch.bool)
+        for name, mask in masks.items():
+            leader[self._columns[name]] = mask
+        return leader[group]
+
+    def _fraction(self, by_layer: Scores, group: Tensor, shapes: dict) -> Budget:
+        """Find by bisection the least removal of units that leaves few enough weights."""
+        total = sum(score.numel() for score in by_layer.values())
+        low, high = 0, total - len(by_layer)
+
+        def left(removed: int) -> int:
+            alive = self._alive(by_layer, group, _removing(removed, total), 1.0)
+            return weights_left(self.units, alive, shapes)
+
+        assert self.budget.max_weights is not None
+        if left(high) > self.budget.max_weights:
+            raise ValueError(
+                f"max_weights={self.budget.max_weights} cannot be met by removing units: one unit"
+                f" in each layer still takes {left(high)} weights. Allow at least that many, or"
+                " use granularity='weight'."
+            )
+        while low < high:
+            middle = (low + high) // 2
+            fits = left(middle) <= self.budget.max_weights
+            low, high = (low, middle) if fits else (middle + 1, high)
+        return _removing(low, total)
+
+
+def _removing(removed: int, total: int) -> Budget:
+    return Budget(sparsity=removed / total)
+
+
+def unit_scores(scores: Scores, units: Units) -> Tensor:
+    """Sum the scores of the weights that read each unit; -1 where all of them are gone.
+
+    Removing a unit is the same as zeroing what reads it, so this is the score of the removal.
+
+    Returns
+    -------
+    scores : double Tensor of shape (n_units,)
+    """
+    total = torch.zeros(units.n_units + 1, dtype=torch.double)
+    highest = torch.full_like(total, -1.0)
+    for name, dim in sorted(units.consumers):
+        columns = scores[name].detach().cpu().double().movedim(dim, 0).flatten(1)
+        # Position -1 (no unit) writes to the last entry.
+        labels = units.slots[name, dim] % len(total)
+        total.index_add_(0, labels, columns.clamp(min=0).sum(1))
+        highest.scatter_reduce_(0, labels, columns.amax(1), "amax")
+    return torch.where(highest < 0, -1.0, total)[:-1]
+
+
+def weights_left(units: Units, alive: Tensor, shapes: dict[str, torch.Size]) -> int:
+    """Count the prunable weights of the module without the units that are not alive."""
+    stays = torch.cat([alive, torch.tensor([True])])
+    count = 0
+    for name, shape in shapes.items():
+        size = torch.Size(shape).numel()
+        for dim, length in enumerate(shape):
+            if (name, dim) in units.slots:
+                size = size // length * int(stays[units.slots[name, dim]].sum())
+        count += size
+    return count
+
+

@@ -1,0 +1,136 @@
+"""When weights go: at once, along a ramp, or in turns with dense training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from skorch import NeuralNet
+from torch import Tensor
+
+from ..training.loop import Data
+from .budgets import Masks
+from .criteria import Criterion, score
+from .granularity import Choose
+from .layers import prunable_weights
+
+# The part of the phase in which masks change; the rest trains what stays.
+RAMP = 0.7
+# How often a gradual schedule sets its masks anew, and how many rounds of dense and sparse
+# training a projected one makes.
+N_UPDATES = 20
+N_ROUNDS = 4
+
+
+@dataclass
+class Pruner:
+    """The masks of a net under compression.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Initialized; its weights are masked in place.
+    data : Data
+    criterion : str or callable
+    choose : callable
+        From scores and progress to masks.
+    inherited : dict of bool Tensor
+        What an earlier stage pruned, which never comes back.
+    """
+
+    net: NeuralNet
+    data: Data
+    criterion: str | Criterion
+    choose: Choose
+    inherited: Masks
+    masks: Masks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.masks = {
+            name: self.inherited.get(name, torch.ones_like(weight, dtype=torch.bool))
+            for name, weight in prunable_weights(self.net.module_).items()
+        }
+
+    def update(self, progress: float = 1.0, *, regrow: bool = False) -> None:
+        """Choose masks anew; without `regrow`, what is gone ranks below all that is left."""
+        gone = self.inherited if regrow else self.masks
+        scores = score(self.criterion, self.net, self.data)
+        for name, mask in gone.items():
+            scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1.0)
+        chosen = self.choose(scores, progress)
+        self.masks = {
+            name: mask.cpu() & self.inherited.get(name, torch.tensor(True))
+            for name, mask in chosen.items()
+        }
+        self.apply()
+
+    @torch.no_grad()
+    def apply(self, progress: float = 1.0) -> None:
+        """Zero what is masked."""
+        for name, weight in prunable_weights(self.net.module_).items():
+            weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
+
+
+def cubic_ramp(progress: float) -> float:
+    """Part of the removal that is done: rises from 0 to 1 within the ramp, fast at first.
+
+    Source: Zhu and Gupta, "To prune, or not to prune", 2017.
+
+    Examples
+    --------
+    >>> from skcompress.pruning.schedules import cubic_ramp
+    >>> cubic_ramp(0.0), cubic_ramp(0.35), cubic_ramp(0.9)
+    (0.0, 0.875, 1.0)
+    """
+    return 1 - (1 - min(progress / RAMP, 1.0)) ** 3
+
+
+def gradual(pruner: Pruner) -> Callable[[float], None]:
+    """Prune along a cubic ramp while training goes on; nothing grows back."""
+    done = 0
+
+    def after_step(progress: float) -> None:
+        nonlocal done
+        update = min(int(progress / RAMP * N_UPDATES), N_UPDATES)
+        if update > done:
+            done = update
+            pruner.update(cubic_ramp(RAMP * update / N_UPDATES))
+        else:
+            pruner.apply()
+
+    return after_step
+
+
+def projected(pruner: Pruner) -> Callable[[float], None]:
+    """Alternate dense phases with phases projected after each step; end with fixed masks.
+
+    A projection keeps the k largest weights, whichever they are by then: iterative hard
+    thresholding.
+
+    Source: Blumensath and Davies, "Iterative hard thresholding for compressed sensing", 2009;
+    Peste et al., "AC/DC: alternating compressed/decompressed training", NeurIPS 2021.
+    """
+    fixed = False
+
+    def after_step(progress: float) -> None:
+        nonlocal fixed
+        if fixed:
+            pruner.apply()
+        elif progress >= RAMP:
+            pruner.update(regrow=True)
+            fixed = True
+        elif int(progress / RAMP * 2 * N_ROUNDS) % 2:
+            pruner.update(regrow=True)
+
+    return after_step
+
+
+SCHEDULES: dict[str, Callable[[Pruner], Callable[[float], None]]] = {
+    "gradual": gradual,
+    "projected": projected,
+}
+
+
+def masked_fraction(masks: Masks, n_weights: int) -> float:
+    """Fraction of `n_weights` that masks do not keep."""
+    kept = sum(int(Tensor.sum(mask)) for mask in masks.values())
+    return 1 - kept / n_weights

@@ -1,0 +1,142 @@
+"""The only place that trains: the dense fit, the compression phase, and losses to score by."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.dataset import unpack_data
+from skorch.dataset import get_len
+from torch import Tensor
+
+from .shapes import is_shape_setter, listed_callbacks, set_shapes
+from .weights import SampleWeights, attach_weights, batch_weight, weighted_loss
+
+Rate = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a stage may see: the rows given to ``fit``, in the form that the net takes.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, ...), dict of arrays or Dataset
+        Inputs, in the module's floating type.
+    y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+        Encoded targets.
+    sample_weight : ndarray of shape (n_samples,) or None
+        Positive weights of the rows, in the module's floating type.
+    """
+
+    X: Any
+    y: np.ndarray
+    sample_weight: np.ndarray | None = None
+
+    @property
+    def inputs(self) -> Any:
+        """`X` for the net, with the sample weights attached where there are any."""
+        return attach_weights(self.X, self.sample_weight)
+
+
+def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
+    """Fit a skorch net in place by its own ``fit``, with sample weights where there are any."""
+    set_shapes(net, data.X, data.y)
+    if data.sample_weight is None:
+        return net.fit(data.X, data.y)
+    # The shapes are set, and a shape setter would not find them in weighted inputs.
+    callbacks = [item for item in listed_callbacks(net) if not is_shape_setter(item)]
+    net.set_params(callbacks=[*callbacks, ("skcompress_weights", SampleWeights())])
+    return net.fit(data.inputs, data.y)
+
+
+def cosine(progress: float) -> float:
+    """Learning rate as a fraction of the first one: cosine annealing to zero.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, without restarts.
+    """
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def retrain(
+    net: NeuralNet,
+    data: Data,
+    *,
+    epochs: int,
+    lr: float | None,
+    rate: Rate = cosine,
+    after_step: Callable[[float], None],
+    verbose: int = 0,
+) -> None:
+    """Train an initialized net in place with a fresh optimizer.
+
+    Each step goes through the net's own ``train_step``, so a subclass's loss and step are kept,
+    and callbacks hear ``on_grad_computed`` (gradient clipping) and nothing else.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over `data`, at least 1.
+    lr : float or None
+        First learning rate; None takes the optimizer's own. Parameter groups keep their ratios.
+    rate : callable
+        Factor on the learning rate as a function of the progress through the phase, in [0, 1).
+    after_step : callable
+        Called after each optimizer step with the progress made, in (0, 1]; it projects weights.
+    """
+    net.initialize_optimizer()
+    groups = [g for name in net._optimizers for g in getattr(net, name + "_").param_groups]
+    scale = 1.0 if lr is None else lr / groups[0]["lr"]
+    first_rates = [group["lr"] * scale for group in groups]
+    iterator = net.get_iterator(net.get_dataset(data.inputs, data.y), training=True)
+    steps, step = epochs * len(iterator), 0
+    with maybe_weighted(net, data):
+        for epoch in range(epochs):
+            losses = []
+            for batch in iterator:
+                for group, first in zip(groups, first_rates, strict=True):
+                    group["lr"] = first * rate(step / steps)
+                losses.append(net.train_step(batch)["loss"].detach())
+                step += 1
+                after_step(step / steps)
+            if verbose:
+                loss = torch.stack(losses).mean().item()
+                print(f"compression epoch {epoch + 1}/{epochs}: training loss {loss:.4f}")
+
+
+def maybe_weighted(net: NeuralNet, data: Data) -> contextlib.AbstractContextManager[None]:
+    """Weigh the loss if `data` has sample weights."""
+    return contextlib.nullcontext() if data.sample_weight is None else weighted_loss(net)
+
+
+def batches(net: NeuralNet, data: Data, batch_size: int | None = None) -> Iterator[Any]:
+    """Iterate over rows in order, by the net's validation iterator."""
+    settings = net.get_params_for("iterator_valid")
+    settings.setdefault("batch_size", net.batch_size)
+    if batch_size is not None:
+        settings["batch_size"] = batch_size
+    if settings["batch_size"] == -1:
+        settings["batch_size"] = get_len(data.X)
+    return iter(net.iterator_valid(net.get_dataset(data.inputs, data.y), **settings))
+
+
+def batch_losses(
+    net: NeuralNet, data: Data, batch_size: int | None = None
+) -> Iterator[tuple[Tensor, float]]:
+    """Yield each batch's mean loss, in evaluation mode, and the batch's total weight.
+
+    The module stays in evaluation mode while the caller differentiates, so dropout and batch
+    statistics play no part in a score.
+    """
+    # cuDNN's recurrent layers differentiate in training mode only.
+    with maybe_weighted(net, data), torch.backends.cudnn.flags(enabled=False):
+        for batch in batches(net, data, batch_size):
+            Xi, yi = unpack_data(batch)
+            net._set_training(False)
+            loss = net.get_loss(net.infer(Xi), yi, X=Xi, training=False)
+            yield loss, batch_weight(Xi)
+

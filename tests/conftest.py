@@ -1,0 +1,9 @@
+"""Settings of the whole test run, made before anything imports torch or matplotlib."""
+
+import os
+
+# One thread in each of the test run's processes, and in the workers of the searches they start:
+# more would only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Figures are drawn to memory: a run on a machine with a screen must not open windows.
+os.environ["MPLBACKEND"] = "Agg"

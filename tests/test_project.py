@@ -1,0 +1,30 @@
+"""What the files beside the package promise to each other."""
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import skcompress
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_has_two_commands_that_set_up():
+    """README sets up with one command for the demonstration and one for the tests."""
+    commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    assert commands[0].endswith("-m skcompress")
+    assert "-m pytest" in commands[1]
+    assert all("-c .ci/constraints.txt" in command for command in commands)
+
+
+def test_ci_takes_the_test_command_from_readme():
+    """The script greps README for the command instead of having one of its own."""
+    script = (ROOT / ".ci/run").read_text()
+    assert "README.md" in script
+    assert "-m pytest" not in script
+
+
+def test_version_has_one_source():
+    """The installed distribution has the version that the package states."""
+    assert version("skcompress") == skcompress.__version__
