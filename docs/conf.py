@@ -1,6 +1,10 @@
 """Sphinx settings: `sphinx-build -W docs docs/_build` builds the pages without warnings."""
 
+import re
+from pathlib import Path
+
 from skcompress import __version__
+from skcompress.pruning.refusals import REFUSALS
 
 project = "skcompress"
 author = "skcompress developers"
@@ -14,7 +18,8 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
 ]
-exclude_patterns = ["_build"]
+# What is generated is included by other pages.
+exclude_patterns = ["_build", "generated"]
 # A glob in index.md whose folder has no page yet is no mistake.
 suppress_warnings = ["toc.empty_glob"]
 
@@ -27,3 +32,25 @@ numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+
+
+def refusal_table() -> str:
+    """Return the combinations that PrunedNet refuses as a Markdown table."""
+    rows = [f"| {as_code(r.combination)} | {as_code(r.message)} |" for r in REFUSALS]
+    return "\n".join(["| combination | what the error says |", "|---|---|", *rows, ""])
+
+
+def as_code(text: str) -> str:
+    """Set names of parameters and their values as code."""
+    value = r"'[^']*'"
+    return re.sub(rf"\b\w+=(?:{value}|\w+)?|(?<!\w){value}|\b\w+_\w*|\b\w+\(\)", r"`\g<0>`", text)
+
+
+def write_refusals(app):
+    folder = Path(app.srcdir, "generated")
+    folder.mkdir(exist_ok=True)
+    folder.joinpath("refusals.md").write_text(refusal_table(), encoding="utf-8")
+
+
+def setup(app):
+    app.connect("builder-inited", write_refusals)

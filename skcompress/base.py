@@ -5,20 +5,28 @@ from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from skorch import NeuralNet, NeuralNetBinaryClassifier
-from skorch.dataset import get_len
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch.dataset import get_len
 
 from . import inputs
+from . import probe as probing
 from ._sklearn import Interval, validate_parameter_constraints
 from .refusals import COMMON, Refusal, refuse
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
 from .training.loop import Data, dense_fit
-from .training.nets import copy_net, fitted_net, is_frozen, slim_net, wrapped_net
+from .training.nets import (
+    copy_net,
+    fitted_net,
+    is_frozen,
+    known_classes,
+    slim_net,
+    wrapped_net,
+)
 
 
 def _is_classifier(self: "BaseCompressedNet") -> bool:
@@ -26,19 +34,12 @@ def _is_classifier(self: "BaseCompressedNet") -> bool:
     return is_classifier(self)
 
 
-def _no_partial_fit(self: "BaseCompressedNet") -> bool:
-    raise AttributeError(
-        f"{type(self).__name__} does not support partial_fit: compression needs all the rows at"
-        " once. Call fit, or train the net on with partial_fit first and pass it as"
-        " FrozenEstimator(net)."
-    )
-
-
 class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
     """Fit a net, compress a copy of it, and predict with the copy.
 
     A subclass stores its parameters in ``__init__``, states their ranges in
-    ``parameter_constraints`` and meaningless combinations in ``refusals``, and compresses ``net_`` in place in :meth:`_compress`.
+    ``parameter_constraints`` and meaningless combinations in ``refusals``, and compresses
+    ``net_`` in place in :meth:`_compress`.
     """
 
     parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -88,7 +89,7 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
         net = wrapped_net(self.estimator)
-        self._check_type(net)
+        self._check_estimator(net)
         refuse(self.refusals, self, net)
         seed = draw_seed(self.random_state)
         with isolated(self.n_threads):
@@ -101,18 +102,40 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         self._slim()
         return self
 
-    def _check_type(self, net: NeuralNet) -> None:
+    def _check_estimator(self, net: NeuralNet) -> None:
         if get_tags(net).estimator_type not in ("classifier", "regressor"):
             raise TypeError(
                 f"{type(self).__name__} needs a classifier or a regressor; got"
                 f" {type(net).__name__}. Use NeuralNetClassifier, NeuralNetBinaryClassifier,"
                 " NeuralNetRegressor or a subclass of one."
             )
+        if is_frozen(self.estimator):
+            fitted_net(self.estimator)
 
-    def _check_data(
-        self, net: NeuralNet, X: Any, y: Any, sample_weight: Any, seed: int
-    ) -> Data:
+    def _check_data(self, net: NeuralNet, X: Any, y: Any, sample_weight: Any, seed: int) -> Data:
         """Validate everything that can be validated before training, and convert it."""
+        X, y, weights = self._check_rows(X, y, sample_weight)
+        y = self._encode(y) if is_classifier(self) else y
+        seed_generators(seed)
+        probe = self._probe(net, X, y)
+        X, dtype = inputs.to_dtype(X, probe.module_), inputs.float_dtype(probe.module_)
+        shape = probing.output_shape(probe, X)
+        if is_classifier(self):
+            probing.check_outputs(net, shape, len(self.classes_))
+            y = y.astype(dtype if isinstance(net, NeuralNetBinaryClassifier) else np.int64)
+        else:
+            self.target_ndim_ = y.ndim
+            y = probing.shape_targets(inputs.cast(y, dtype, "y"), shape)
+        if weights is not None:
+            weights = inputs.cast(weights, dtype, "sample_weight")
+        data = Data(X, y, weights)
+        if not is_frozen(self.estimator):
+            probing.check_split(probe, data)
+        self._check_module(probe, data)
+        return data
+
+    def _check_rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, Any]:
+        """Validate inputs, targets and weights; a row of no weight is a row that was not given."""
         X = inputs.check_inputs(self, X, reset=True)
         y = inputs.check_labels(y) if is_classifier(self) else inputs.check_targets(y)
         if get_len(X) != len(y):
@@ -120,39 +143,26 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
                 "Found input variables with inconsistent numbers of samples:"
                 f" X has {get_len(X)}, y has {len(y)}."
             )
-        weights = inputs.check_weights(sample_weight, X, len(y))
+        weights = inputs.check_weights(sample_weight, len(y))
         if weights is not None and not weights.all():
-            # A row of no weight is a row that was not given.
             rows = np.flatnonzero(weights)
             X, y, weights = inputs.take_rows(X, rows), y[rows], weights[rows]
-        y = self._encode(net, y)
-        seed_generators(seed)
-        probe = fitted_net(self.estimator) if is_frozen(self.estimator) else None
-        if probe is None:
-            probe = inputs.initialized_probe(net, X, y)
-        X = inputs.to_dtype(X, probe.module_)
-        shape = inputs.output_shape(probe, X)
-        dtype = inputs.float_dtype(probe.module_)
-        if is_classifier(self):
-            inputs.check_outputs(net, shape, len(self.classes_))
-            y = y.astype(dtype if isinstance(net, NeuralNetBinaryClassifier) else np.int64)
-        else:
-            self.target_ndim_ = y.ndim
-            y = y.astype(dtype).reshape(len(y), *shape[1:])
-        data = Data(X, y, None if weights is None else weights.astype(dtype))
-        self._check_module(probe, data)
-        return data
+        return X, y, weights
 
-    def _encode(self, net: NeuralNet, y: np.ndarray) -> np.ndarray:
-        """Number the classes as skorch wants them; a frozen net keeps its own numbers."""
-        if not is_classifier(self):
-            return y
-        classes = getattr(self.estimator, "classes_", None) if is_frozen(self.estimator) else None
-        self.classes_ = np.unique(y) if classes is None else classes
+    def _probe(self, net: NeuralNet, X: Any, y: np.ndarray) -> NeuralNet:
+        """Return a net to try the rows on: untrained, or a copy of the frozen one."""
+        if is_frozen(self.estimator):
+            return copy_net(fitted_net(self.estimator))
+        return probing.initialized_probe(net, X, y)
+
+    def _encode(self, y: np.ndarray) -> np.ndarray:
+        """Turn labels into the numbers of the net's outputs; a frozen net keeps its own."""
+        known = known_classes(self.estimator) if is_frozen(self.estimator) else None
+        self.classes_ = np.unique(y) if known is None else known
         if len(self.classes_) < 2:
             raise ValueError(
-                f"{type(self).__name__} needs at least two classes in y; got only the class"
-                f" {self.classes_[0]!r}."
+                f"{type(self).__name__} needs at least two classes in y; got one class:"
+                f" {self.classes_.tolist()[0]!r}."
             )
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
@@ -160,7 +170,8 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
                 f"y has labels {unknown.tolist()} that the frozen net was not trained on; its"
                 f" classes are {self.classes_.tolist()}."
             )
-        return np.searchsorted(self.classes_, y)
+        order = np.argsort(self.classes_)
+        return order[np.searchsorted(self.classes_, y, sorter=order)]
 
     def _fit_estimator(self, data: Data, seed: int) -> Any:
         """Fit a clone of the wrapped estimator; a frozen one is taken as it is."""
@@ -206,7 +217,8 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``.
         """
-        return self.net_.predict_proba(self._check_new(X))
+        X = self._check_new(X)
+        return self.net_.predict_proba(X)
 
     def _check_new(self, X: Any) -> Any:
         check_is_fitted(self)
@@ -218,10 +230,14 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         metric = accuracy_score if is_classifier(self) else r2_score
         return float(metric(inputs.as_target(y), self.predict(X), sample_weight=sample_weight))
 
-    @available_if(_no_partial_fit)
-    def partial_fit(self, X: Any, y: Any) -> Self:
-        """Not supported."""
-        raise NotImplementedError
+    @property
+    def partial_fit(self) -> Any:
+        """Not supported, and not there for ``hasattr``; a property can say why."""
+        raise AttributeError(
+            f"{type(self).__name__} does not support partial_fit: compression needs all the rows"
+            " at once. Call fit, or train the net on with partial_fit first and pass it as"
+            " FrozenEstimator(net)."
+        )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")

@@ -8,14 +8,20 @@ criteria, unit labels for the removal of units.
 import warnings
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from skorch import NeuralNet
 from skorch.dataset import unpack_data
 from skorch.utils import to_device
 from torch import nn
+from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.utils._pytree import tree_leaves
+
+from .stubs import recurrent_stubs, restore_recurrent
 
 Apply = Callable[[Node, list[Any], dict[str, Any]], Any]
 
@@ -31,9 +37,10 @@ class Graph:
         The module that was traced; its tensors are read when the graph is walked.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram, module: nn.Module) -> None:
+    def __init__(self, program: ExportedProgram, module: nn.Module) -> None:
         self.program = program
         self.module = module
+        self.names = _first_names(module)
 
     def walk(self, args: tuple, kwargs: dict[str, Any], bind: Callable, apply: Apply) -> Any:
         """Interpret the operations with values of the caller's kind.
@@ -43,8 +50,8 @@ class Graph:
         args, kwargs
             Inputs as the module's ``forward`` takes them.
         bind : callable
-            ``bind(name, tensor)`` gives the value of an input, for which `name` is None, or of
-            the parameter, buffer or constant `name`.
+            ``bind(name, tensor)`` gives the value of the parameter or buffer `name`; a shared
+            one has its first name. For inputs and constants `name` is None.
         apply : callable
             ``apply(node, args, kwargs)`` gives the value of an operation.
 
@@ -54,14 +61,14 @@ class Graph:
             The values that the module returns.
         """
         values: dict[Node, Any] = {}
-        given = iter(torch.utils._pytree.tree_leaves((args, kwargs)))
+        given = iter(tree_leaves((args, kwargs)))
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
-                name = specs[node.name].target
-                is_input = specs[node.name].kind == InputKind.USER_INPUT
-                tensor = next(given) if is_input else self._tensor(name)
-                values[node] = bind(None if is_input else name, tensor)
+                spec = specs[node.name]
+                is_input = spec.kind == InputKind.USER_INPUT
+                tensor = next(given) if is_input else self._tensor(spec.target)
+                values[node] = bind(self.names.get(spec.target), tensor)
                 continue
             node_args = torch.fx.node.map_arg(node.args, lambda n: values[n])
             node_kwargs = torch.fx.node.map_arg(node.kwargs, lambda n: values[n])
@@ -71,20 +78,32 @@ class Graph:
         raise AssertionError("a graph ends in an output")
 
     def _tensor(self, name: str) -> torch.Tensor:
-        if name in self.program.constants:
+        if name not in self.names:
             return self.program.constants[name]
         owner, _, attribute = name.rpartition(".")
         return getattr(self.module.get_submodule(owner), attribute)
 
     @property
     def parameter_nodes(self) -> dict[str, str]:
-        """Qualified parameter or buffer name by the name of its placeholder."""
+        """Qualified parameter or buffer name, the first of a shared one, by its placeholder."""
         specs = self.program.graph_signature.input_specs
-        return {spec.arg.name: spec.target for spec in specs if spec.target is not None}
+        return {s.arg.name: self.names[s.target] for s in specs if s.target in self.names}
 
 
-def trace(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Graph:
-    """Record the operations of a module for batches of any size.
+def _first_names(module: nn.Module) -> dict[str | None, str]:
+    """Map every name of a parameter or buffer to the first name of the same tensor."""
+    named = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named}
+
+
+def trace(
+    module: nn.Module, args: tuple, kwargs: dict[str, Any], *, any_batch: bool = True
+) -> Graph:
+    """Record the operations of a module.
 
     Parameters
     ----------
@@ -92,6 +111,8 @@ def trace(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Graph:
         Any module that ``torch.export`` takes: no control flow on values of tensors.
     args, kwargs
         A batch of at least two rows, as ``forward`` takes it.
+    any_batch : bool
+        Whether the graph is to be walked with other numbers of rows, which takes longer to record.
 
     Raises
     ------
@@ -107,17 +128,52 @@ def trace(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Graph:
     >>> [node.name for node in graph.program.graph.nodes if node.op == "call_function"]
     ['linear', 'relu']
     """
+    return Graph(_export(module, args, kwargs, any_batch), module)
+
+
+# A gradual schedule asks many times for the operations of the same module.
+_PROGRAMS: WeakKeyDictionary[nn.Module, dict[Any, ExportedProgram]] = WeakKeyDictionary()
+
+
+def trace_once(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Graph:
+    """Trace like :func:`trace`, but remember the operations as long as the module lives."""
+    inputs = tree_leaves((args, kwargs))
+    layers = repr(module), tuple(p.shape for p in module.parameters())
+    key = layers, tuple((x.shape[1:], x.dtype) for x in inputs)
+    n_rows = tuple(len(x) for x in inputs)
+    programs = _PROGRAMS.setdefault(module, {})
+    program = programs.get((key, None)) or programs.get((key, n_rows))
+    if program is None:
+        program = _export(module, args, kwargs, any_batch=True)
+        programs[key, None if _takes_any_batch(program) else n_rows] = program
+    return Graph(program, module)
+
+
+def _takes_any_batch(program: ExportedProgram) -> bool:
+    """Tell whether the number of rows is free; ``len(x)`` in a forward pass fixes it."""
+    names = program.graph_signature.user_inputs
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in names]
+    return not any(is_concrete_int(x.shape[0]) for x in inputs)
+
+
+def _export(
+    module: nn.Module, args: tuple, kwargs: dict[str, Any], any_batch: bool
+) -> ExportedProgram:
     training = {name: m.training for name, m in module.named_modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    shapes = ShapesCollection()
+    for tensor in tree_leaves((args, kwargs)):
+        shapes[tensor] = {0: Dim.AUTO}
     try:
         module.eval()
         # The fused inference kernels of attention hide the operations behind one opaque call.
         torch.backends.mha.set_fastpath_enabled(False)
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), recurrent_stubs():
             # torch.export warns about its own use of recurrent layers' flat weights.
             warnings.simplefilter("ignore")
+            dynamic = shapes.dynamic_shapes(module, args, kwargs) if any_batch else None
             program = torch.export.export(
-                module, args, kwargs, dynamic_shapes=_any_batch(args, kwargs)
+                module, args, kwargs, dynamic_shapes=dynamic, strict=False
             )
     except Exception as error:
         raise ValueError(
@@ -128,14 +184,10 @@ def trace(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Graph:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for name, submodule in module.named_modules():
             submodule.training = training[name]
-    return Graph(program, module)
-
-
-def _any_batch(args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Mark the first dimension of every input as free."""
-    free = {0: torch.export.Dim.AUTO}
-    shapes = torch.utils._pytree.tree_map(lambda value: free, (args, kwargs))
-    return shapes if kwargs else shapes[0]
+    restore_recurrent(program.graph)
+    # What nobody reads, such as the averaged weights of attention, asks for nothing.
+    program.graph.eliminate_dead_code()
+    return program
 
 
 def module_inputs(net: NeuralNet, batch: Any) -> tuple[tuple, dict[str, Any]]:

@@ -5,27 +5,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch import NeuralNet, NeuralNetBinaryClassifier
-from skorch.helper import SliceDict
-from skorch.utils import multi_indexing, to_numpy
-from sklearn.base import clone
+from scipy.sparse import issparse
+from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
-from sklearn.utils.validation import validate_data as sklearn_validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
+from skorch.helper import SliceDataset, SliceDict
+from skorch.utils import multi_indexing, to_numpy
 from torch import nn
 
 from ._sklearn import check_sample_weight
-from .training.shapes import set_shapes
 
 CHECKS = {"dtype": "numeric", "allow_nd": True}
-
-
-def is_container(X: Any) -> bool:
-    """Tell whether `X` is something that scikit-learn's array validation must let through."""
-    return isinstance(X, (Mapping, torch.utils.data.Dataset)) or (
-        # skorch's SliceDataset is a Sequence, not a Dataset.
-        hasattr(X, "dataset") and hasattr(X, "__getitem__")
-    )
 
 
 def check_inputs(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -33,34 +28,51 @@ def check_inputs(estimator: Any, X: Any, *, reset: bool) -> Any:
 
     Returns
     -------
-    X : ndarray of shape (n_samples, ...), SliceDict or Dataset
+    X : ndarray of shape (n_samples, ...), SliceDict or SliceDataset
+
+    Raises
+    ------
+    TypeError
+        If `X` is a torch Dataset, whose rows scikit-learn cannot index.
     """
-    if isinstance(X, Mapping):
-        values = {
-            name: check_array(value, ensure_2d=False, input_name=name, **CHECKS)
-            for name, value in X.items()
-        }
-        check_consistent_length(*values.values())
-        return SliceDict(**values)
-    if is_container(X):
+    if isinstance(X, torch.utils.data.Dataset):
+        raise TypeError(
+            f"X is a torch {type(X).__name__}, which scikit-learn cannot split. Pass"
+            " X=SliceDataset(dataset, idx=0) and y=SliceDataset(dataset, idx=1), from"
+            " skorch.helper."
+        )
+    # Some sparse matrices are dicts.
+    if isinstance(X, Mapping) and not issparse(X):
+        return check_dict(X)
+    if isinstance(X, SliceDataset):
         return X
-    return sklearn_validate_data(estimator, X, reset=reset, **CHECKS)
+    return validate_data(estimator, X, reset=reset, **CHECKS)
+
+
+def check_dict(X: Mapping) -> SliceDict:
+    """Validate a dict of arrays, each for an argument of the module's ``forward``."""
+    if not X:
+        raise ValueError("X is an empty dict; it needs an array for each input of the module.")
+    values = {
+        name: check_array(value, ensure_2d=False, input_name=name, **CHECKS)
+        for name, value in X.items()
+    }
+    check_consistent_length(*values.values())
+    return SliceDict(**values)
 
 
 def check_labels(y: Any) -> np.ndarray:
-    """Validate class labels: one column, discrete, two classes or more.
+    """Validate class labels: one column, discrete, of one type.
 
     Raises
     ------
     ValueError
-        For missing, continuous, multilabel or single-class targets.
+        For missing, continuous or multilabel targets.
     """
-    if y is None:
-        raise ValueError(
-            "requires y to be passed, but the target y is None. For a torch Dataset pass"
-            " X=SliceDataset(dataset, idx=0) and y=SliceDataset(dataset, idx=1)."
-        )
     y = as_target(y)
+    assert_all_finite(y, input_name="y")
+    if getattr(y, "dtype", None) == object:
+        check_sortable(np.ravel(y))
     kind = type_of_target(y, input_name="y", raise_unknown=True)
     if kind.startswith("multilabel") or kind.endswith("multioutput"):
         raise ValueError(
@@ -72,10 +84,17 @@ def check_labels(y: Any) -> np.ndarray:
     return column_or_1d(y, warn=True)
 
 
+def check_sortable(labels: np.ndarray) -> None:
+    """Refuse labels of types that have no order among each other."""
+    try:
+        np.unique(labels)
+    except TypeError as error:
+        types = sorted({type(label).__name__ for label in labels})
+        raise TypeError(f"Labels must be of one type; y mixes {' and '.join(types)}.") from error
+
+
 def check_targets(y: Any) -> np.ndarray:
     """Validate regression targets of shape (n_samples,) or (n_samples, n_targets)."""
-    if y is None:
-        raise ValueError("requires y to be passed, but the target y is None")
     y = check_array(
         as_target(y), ensure_2d=False, dtype="numeric", input_name="y", ensure_all_finite=True
     )
@@ -84,47 +103,50 @@ def check_targets(y: Any) -> np.ndarray:
 
 def as_target(y: Any) -> Any:
     """Collect the targets of a SliceDataset or tensor into an array."""
-    if isinstance(y, torch.Tensor):
-        return to_numpy(y)
-    return np.stack([to_numpy_item(item) for item in y]) if is_container(y) else y
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None")
+    if isinstance(y, SliceDataset):
+        return np.stack([np.asarray(as_target(item)) for item in y])
+    return to_numpy(y) if isinstance(y, torch.Tensor) else y
 
 
-def to_numpy_item(item: Any) -> np.ndarray:
-    """Turn one target of a Dataset, a tensor or a number, into an array."""
-    return to_numpy(item) if isinstance(item, torch.Tensor) else np.asarray(item)
-
-
-def check_weights(sample_weight: Any, X: Any, n_samples: int) -> np.ndarray | None:
+def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     """Validate sample weights: one per row, finite, non-negative, not all zero."""
     if sample_weight is None:
         return None
     rows = np.empty((n_samples, 1))
-    weights = check_sample_weight(
-        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
-    )
+    weights = check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
         raise ValueError("sample_weight is zero for every row; at least one must be positive.")
     return weights
 
 
 def take_rows(X: Any, rows: np.ndarray) -> Any:
-    """Index rows of an array, dict or Dataset."""
+    """Index rows of an array, SliceDict or SliceDataset."""
     return multi_indexing(X, rows)
 
 
 def to_dtype(X: Any, module: nn.Module) -> Any:
-    """Cast inputs to a module's floating type, writable and contiguous.
+    """Cast inputs to a module's floating type.
 
     Integers become floats as well, unless the module embeds them.
     """
     if isinstance(X, Mapping):
         return SliceDict(**{name: to_dtype(value, module) for name, value in X.items()})
-    if is_container(X):
+    if isinstance(X, SliceDataset):
         return X
     embeds = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in module.modules())
     if embeds and X.dtype.kind in "iu":
-        return np.require(X.astype(np.int64), requirements=["C", "W"])
-    return np.require(X.astype(float_dtype(module), copy=False), requirements=["C", "W"])
+        return cast(X, np.dtype(np.int64), "X")
+    return cast(X, float_dtype(module), "X")
+
+
+def cast(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    """Convert an array to a type, writable and contiguous; refuse what the type cannot hold."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = values.astype(dtype, copy=False)
+        assert_all_finite(converted, input_name=name)
+    return np.require(converted, requirements=["C", "W"])
 
 
 def float_dtype(module: nn.Module) -> np.dtype:
@@ -133,49 +155,3 @@ def float_dtype(module: nn.Module) -> np.dtype:
         if parameter.is_floating_point():
             return np.dtype(str(parameter.dtype).removeprefix("torch."))
     return np.dtype("float32")
-
-
-def initialized_probe(net: NeuralNet, X: Any, y: np.ndarray) -> NeuralNet:
-    """Build an untrained copy of `net`, as wide as the data, to learn its types and shapes."""
-    probe = clone(net)
-    set_shapes(probe, X, y)
-    return probe.set_params(callbacks="disable", verbose=0).initialize()
-
-
-def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
-    """Run two rows through a net before any training.
-
-    Raises
-    ------
-    ValueError
-        If the module does not take such rows.
-    """
-    n_samples = len(X) if not isinstance(X, SliceDict) else X.shape[0]
-    rows = take_rows(X, np.arange(min(2, n_samples)))
-    try:
-        output = probe.forward(rows)
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
-        shape = getattr(X, "shape", type(X).__name__)
-        raise ValueError(
-            f"The module {type(probe.module_).__name__} does not take X of shape {shape}:"
-            f" {error}. Check the module's input width, or let ShapeSetter set it in fit."
-        ) from error
-    output = output[0] if isinstance(output, tuple) else output
-    return tuple(output.shape)
-
-
-def check_outputs(net: NeuralNet, shape: tuple[int, ...], n_classes: int) -> None:
-    """Refuse a classifier whose number of outputs is not the number of classes."""
-    if isinstance(net, NeuralNetBinaryClassifier):
-        if n_classes != 2:
-            raise ValueError(
-                "Only binary classification is supported by NeuralNetBinaryClassifier. The type"
-                f" of the target is multiclass: got {n_classes} classes. Use"
-                " NeuralNetClassifier with one output per class."
-            )
-    elif len(shape) != 2 or shape[1] != n_classes:
-        raise ValueError(
-            f"The module gives outputs of shape {('n_samples', *shape[1:])}, but y has"
-            f" {n_classes} classes, which take ('n_samples', {n_classes}). Change the width of"
-            " the last layer, or let ShapeSetter set it in fit."
-        )

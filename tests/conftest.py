@@ -5,5 +5,7 @@ import os
 # One thread in each of the test run's processes, and in the workers of the searches they start:
 # more would only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Otherwise scikit-learn skips its check of array API input. scipy reads it when it is imported.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 # Figures are drawn to memory: a run on a machine with a screen must not open windows.
 os.environ["MPLBACKEND"] = "Agg"

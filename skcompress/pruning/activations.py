@@ -32,27 +32,43 @@ def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None
 
     ``visit(name, x, axis, node, weight)`` gets the parameter's name, its input, the axis that
     the weight contracts, the traced operation, and the sample weight of the rows in `x`.
+
+    Raises
+    ------
+    ValueError
+        If a prunable weight is never the weight of a linear, convolutional or recurrent
+        operation, so that it has no inputs to speak of.
     """
-    graph = None
+    missing = set(prunable_weights(net.module_))
+
+    def visit_prunable(name: str | None, x: Tensor, *rest: Any) -> None:
+        if name in weights:
+            missing.discard(name)
+            visit(name, x, *rest)
+
+    weights = frozenset(missing)
     for part, weight in equal_weights(data):
         for batch in batches(net, part):
             args, kwargs = graphs.module_inputs(net, batch)
-            if graph is None:
-                graph = trace_net(net, data)
-            _visit_batch(graph, args, kwargs, visit, weight)
+            graph = graphs.trace_once(net.module_, args, kwargs)
+            _visit_batch(graph, args, kwargs, visit_prunable, weight)
+    if missing:
+        raise ValueError(
+            f"The inputs of {sorted(missing)} cannot be observed: the forward pass uses these"
+            " weights in no linear, convolutional or recurrent operation that is understood. Use"
+            " a criterion that needs no activations, such as 'magnitude' or 'fisher'."
+        )
 
 
-def trace_net(net: NeuralNet, data: Data) -> Graph:
-    """Trace a net's module on its first two rows."""
-    args, kwargs = example_inputs(net, data)
-    return graphs.trace(net.module_, args, kwargs)
+def first_rows(data: Data) -> Data:
+    """Keep two rows, enough to see how a module works; a single row stands twice."""
+    rows = np.array([0, min(1, len(data.y) - 1)])
+    return Data(multi_indexing(data.X, rows), data.y[rows])
 
 
 def example_inputs(net: NeuralNet, data: Data) -> tuple[tuple, dict[str, Any]]:
-    """Return two rows as the module takes them; a single row stands twice."""
-    rows = np.array([0, min(1, len(data.y) - 1)])
-    pair = Data(multi_indexing(data.X, rows), data.y[rows])
-    return graphs.module_inputs(net, next(batches(net, pair, batch_size=2)))
+    """Return two rows as the module takes them."""
+    return graphs.module_inputs(net, next(batches(net, first_rows(data), batch_size=2)))
 
 
 def equal_weights(data: Data) -> Iterator[tuple[Data, float]]:
@@ -71,33 +87,30 @@ def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weigh
     def apply(node: Node, node_args: list[Any], node_kwargs: dict[str, Any]) -> Any:
         name = operation(node)
         if name == "linear.default":
-            _show(visit, names.get(node.args[1].name), node_args[0], -1, node, weight)
+            visit(names.get(node.args[1].name), node_args[0], -1, node, weight)
         elif name in CONVOLUTIONS:
-            _show(visit, names.get(node.args[1].name), node_args[0], 1, node, weight)
+            visit(names.get(node.args[1].name), node_args[0], 1, node, weight)
         elif name in RECURRENT:
             for parameter, x in recurrent_inputs(node, node_args, names):
-                _show(visit, parameter, x, -1, node, weight)
+                visit(parameter, x, -1, node, weight)
         return graphs.run(node, node_args, node_kwargs)
 
     with torch.no_grad():
         graph.walk(args, kwargs, lambda name, tensor: tensor, apply)
 
 
-def _show(visit: Callable, name: str | None, x: Tensor, axis: int, *rest: Any) -> None:
-    if name is not None:
-        visit(name, x, axis, *rest)
-
-
 def recurrent_inputs(
     node: Node, args: list[Any], names: dict[str, str]
-) -> Iterator[tuple[str, Tensor]]:
+) -> Iterator[tuple[str | None, Tensor]]:
     """Run a recurrent operation layer by layer; yield what enters each of its weights.
 
     The inputs of ``weight_ih`` are those of the layer, the inputs of ``weight_hh`` the states
     before each step.
     """
     x, states, weights, biases, n_layers, _, _, bidirectional, batch_first = args
-    directions, per_direction = 1 + bidirectional, 2 + 2 * biases
+    directions = 1 + bidirectional
+    # A projected LSTM has one more, whose inputs do not come to light.
+    per_direction = len(weights) // (n_layers * directions)
     time = 1 if batch_first else 0
     is_lstm = isinstance(states, (list, tuple))
     for layer in range(n_layers):
@@ -111,9 +124,9 @@ def recurrent_inputs(
         for direction, out in enumerate(output.chunk(directions, dim=-1)):
             before = _shifted(out, hidden[..., direction, :].unsqueeze(time), time, direction)
             start = first + direction * per_direction
-            nodes = node.args[2]
-            yield names[nodes[start].name], x  # type: ignore[index,union-attr]
-            yield names[nodes[start + 1].name], before  # type: ignore[index,union-attr]
+            nodes: Any = node.args[2]
+            yield names.get(nodes[start].name), x
+            yield names.get(nodes[start + 1].name), before
         x = output
 
 
@@ -143,12 +156,6 @@ def input_means(
     -------
     means : dict of Tensor of shape (n_inputs,)
         By parameter name; a grouped convolution's inputs are averaged over its groups.
-
-    Raises
-    ------
-    ValueError
-        If a prunable weight is never the weight of a linear, convolutional or recurrent
-        operation, so that it has no inputs to speak of.
     """
     weights = prunable_weights(net.module_)
     sums: dict[str, Tensor] = {}
@@ -162,11 +169,4 @@ def input_means(
         totals[name] += weight * len(folded)
 
     visit_inputs(net, data, add)
-    missing = sorted(set(weights) - set(sums))
-    if missing:
-        raise ValueError(
-            f"The inputs of {missing} cannot be observed: the forward pass uses these weights in"
-            " no linear, convolutional or recurrent operation. Use a criterion that needs no"
-            " activations, such as 'magnitude' or 'fisher'."
-        )
     return {name: sums[name] / totals[name] for name in weights}

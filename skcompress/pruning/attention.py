@@ -1,8 +1,10 @@
 """Multi-head attention with fewer heads than its width would take."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 class PrunedAttention(nn.MultiheadAttention):
@@ -25,19 +27,17 @@ class PrunedAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Compute attention; see ``torch.nn.MultiheadAttention.forward``."""
-        if not self.batch_first:
-            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for x, weight, bias in zip(
-                (query, key, value), self.in_proj_weight.chunk(3), self._biases(), strict=True
-            )
+            (x if self.batch_first else x.transpose(0, 1))
+            .unflatten(-1, (-1, self.head_dim))
+            .transpose(1, 2)
+            for x in self._project(query, key, value)
         )
         scores = q @ k.transpose(-2, -1) * self.head_dim**-0.5
         for mask in (self._causal(attn_mask, is_causal, scores), _padding(key_padding_mask)):
             if mask is not None:
                 scores = scores + _additive(mask, scores.dtype)
-        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        weights = functional.dropout(scores.softmax(-1), self.dropout, self.training)
         out = self.out_proj((weights @ v).transpose(1, 2).flatten(2))
         if not self.batch_first:
             out = out.transpose(0, 1)
@@ -45,8 +45,13 @@ class PrunedAttention(nn.MultiheadAttention):
             return out, None
         return out, weights.mean(1) if average_attn_weights else weights
 
-    def _biases(self) -> tuple[Tensor | None, ...]:
-        return (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> Iterable[Tensor]:
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if query is key is value:
+            # A single operation, so that the units of this layer can be traced once more.
+            return functional.linear(query, weight, bias).chunk(3, -1)
+        biases = (None,) * 3 if bias is None else bias.chunk(3)
+        return map(functional.linear, (query, key, value), weight.chunk(3), biases)
 
     def _causal(self, mask: Tensor | None, is_causal: bool, scores: Tensor) -> Tensor | None:
         if mask is None and is_causal:
@@ -71,9 +76,9 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def keep_heads(layer: nn.MultiheadAttention) -> None:
-    """Let attention go on with the heads that its weights still hold, in place."""
+    """Let attention go on with the heads and widths that its weights still have, in place."""
     layer.__class__ = PrunedAttention
     layer.num_heads = layer.in_proj_weight.shape[0] // (3 * layer.head_dim)
-    layer.out_proj.in_features = layer.out_proj.weight.shape[1]
+    layer.embed_dim = layer.kdim = layer.vdim = layer.in_proj_weight.shape[1]
     # Keeps TransformerEncoderLayer off its fused path, which assumes the full width.
     layer._qkv_same_embed_dim = False

@@ -71,12 +71,12 @@ def select(scores: Scores, budget: Budget, scope: str, progress: float = 1.0) ->
             f"The budget leaves {total - goal} of {total}, but each of the {len(scores)} layers"
             " must keep at least one. Allow more, or make the net smaller."
         )
-    removed = round(goal * progress)
     if scope == "layer":
+        fraction = goal / total if budget.sparsity is None else budget.sparsity
         at_most = budget.max_weights if progress == 1.0 else None
-        return _by_layer(scores, removed / total, at_most)
+        return _by_layer(scores, fraction * progress, at_most)
     ranked = {n: lamp(s) for n, s in scores.items()} if scope == "lamp" else scores
-    return _globally(ranked, removed)
+    return _globally(ranked, round(goal * progress))
 
 
 def lamp(score: Tensor) -> Tensor:
@@ -105,8 +105,18 @@ def n_of_m(scores: Scores, n: int, m: int, progress: float = 1.0) -> Masks:
 
     A rest of fewer than `m` inputs stays as it is, since hardware does not take it.
 
+    Raises
+    ------
+    ValueError
+        If no weight has `m` inputs.
+
     Source: Mishra et al., "Accelerating sparse deep neural networks", 2021.
     """
+    if all(score.shape[1] < m for score in scores.values()):
+        raise ValueError(
+            f"No weight has {m} inputs or more, so {n}:{m} sparsity removes nothing; the shapes are"
+            f" {[tuple(score.shape) for score in scores.values()]}. Use granularity='weight'."
+        )
     loss, masks = {}, {}
     for name, score in scores.items():
         inputs = score.movedim(1, -1)
@@ -153,7 +163,11 @@ def _globally(scores: Scores, removed: int, floor: float = FLOOR) -> Masks:
     """Remove the lowest of all layers together, but leave each layer its floor."""
     total = sum(score.numel() for score in scores.values())
     density = 1 - removed / total
-    floors = {n: max(1, int(floor * density * s.numel())) for n, s in scores.items()}
+    # What is already gone counts for no floor.
+    left = {n: max(1, int((s >= 0).sum())) for n, s in scores.items()}
+    floors = {
+        n: min(left[n], max(1, int(floor * density * s.numel()))) for n, s in scores.items()
+    }
     if sum(floors.values()) > total - removed:
         floors = dict.fromkeys(floors, 1)
     protected = {}

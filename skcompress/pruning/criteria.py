@@ -26,7 +26,7 @@ from .obs import obs
 Scores = dict[str, Tensor]
 Criterion = Callable[[NeuralNet, Any, np.ndarray, np.ndarray | None], Scores]
 
-FISHER_ROWS = 1000
+FISHER_ROWS = 500
 TEMPERED_ROWS = 2048
 
 
@@ -60,7 +60,7 @@ def gradient(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
 def fisher(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     """Second-order estimate of the change in loss: ``w^2 E[g^2] / 2``, g per row.
 
-    The diagonal of the empirical Fisher information stands for the Hessian. At most 1,000
+    The diagonal of the empirical Fisher information stands for the Hessian. At most 500
     rows, evenly spaced, are used.
 
     Source: LeCun et al., "Optimal brain damage", NIPS 1989; Theis et al., "Faster gaze

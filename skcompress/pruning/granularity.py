@@ -51,6 +51,7 @@ class ChooseUnits:
         self.alive = torch.ones(self.units.n_units, dtype=torch.bool)
 
     def __call__(self, scores: Scores, progress: float) -> Masks:
+        """Choose by the scores of weights, and return masks of weights."""
         shapes = {name: score.shape for name, score in scores.items()}
         members, by_layer = self._groups(unit_scores(scores, self.units))
         budget = self.budget
@@ -58,6 +59,12 @@ class ChooseUnits:
             budget = self._fraction(by_layer, members, shapes)
         self.alive = self._alive(by_layer, members, budget, progress)
         return consumer_masks(self.units, self.alive, shapes)
+
+    def every_second(self) -> Tensor:
+        """Keep every second unit of each layer, to see whether units can be removed at all."""
+        group, by_layer = self._groups(torch.zeros(self.units.n_units))
+        masks = {name: torch.arange(len(score)) % 2 == 0 for name, score in by_layer.items()}
+        return self._spread(masks, group)
 
     def _groups(self, scores: Tensor) -> tuple[Tensor, Scores]:
         """Join the hidden units of equal rank in a recurrent module's layers and directions.
@@ -78,7 +85,10 @@ class ChooseUnits:
     def _alive(
         self, by_layer: Scores, group: Tensor, budget: Budget, progress: float
     ) -> Tensor:
-        masks = select(by_layer, budget, self.scope, progress)
+        return self._spread(select(by_layer, budget, self.scope, progress), group)
+
+    def _spread(self, masks: Masks, group: Tensor) -> Tensor:
+        """Let the first of each group decide for the others."""
         leader = torch.ones(len(group), dtype=torch.bool)
         for name, mask in masks.items():
             leader[self._columns[name]] = mask
@@ -142,5 +152,3 @@ def weights_left(units: Units, alive: Tensor, shapes: dict[str, torch.Size]) -> 
                 size = size // length * int(stays[units.slots[name, dim]].sum())
         count += size
     return count
-
-

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from ..training.loop import Data
-from .activations import CONVOLUTIONS, operation, visit_inputs
+from .activations import CONVOLUTIONS, first_rows, operation, visit_inputs
 from .layers import prunable_weights
 
 Scores = dict[str, Tensor]
@@ -49,8 +49,14 @@ def obs(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     return scores
 
 
+def check_layers(net: NeuralNet, data: Data) -> None:
+    """Refuse layers that would take minutes or cannot be unfolded, before any training."""
+    check_affordable(prunable_weights(net.module_))
+    second_moments(net, first_rows(data))
+
+
 def check_affordable(weights: dict[str, nn.Parameter]) -> None:
-    """Refuse layers that would take minutes, before any training."""
+    """Refuse layers that would take minutes."""
     for name, weight in weights.items():
         n_inputs = weight[0].numel()
         if weight.shape[0] * n_inputs**3 > MAX_OPERATIONS:
@@ -79,11 +85,6 @@ def second_moments(net: NeuralNet, data: Data) -> dict[str, Tensor]:
         totals[name] += weight * len(rows)
 
     visit_inputs(net, data, add)
-    missing = sorted(set(weights) - set(sums))
-    if missing:
-        raise ValueError(
-            f"criterion='obs' cannot observe the inputs of {missing}. Use criterion='magnitude'."
-        )
     moments = {name: sums[name] / totals[name] for name in weights}
     for moment in moments.values():
         diagonal = moment.diagonal()
@@ -169,12 +170,22 @@ def _compacted(w: Tensor, H: Tensor, left: Tensor, gone: Tensor) -> tuple[Tensor
 
 
 @torch.no_grad()
-def compensate(net: NeuralNet, data: Data, masks: dict[str, Tensor]) -> None:
+def compensate(net: NeuralNet, data: Data, dense: Scores, masks: dict[str, Tensor]) -> None:
     """Set the weights that stay to their optimum for each layer, in place.
 
     The optimum over a given mask is where the one-at-a-time updates of the method end.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    data : Data
+    dense : dict of Tensor
+        The weights before anything was removed.
+    masks : dict of bool Tensor
     """
     weights = prunable_weights(net.module_)
+    for name, weight in weights.items():
+        weight.copy_(dense[name])
     moments = second_moments(net, data)
     for name, weight in weights.items():
         rows = weight.double().flatten(1)

@@ -7,32 +7,144 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from skorch import NeuralNet
-from torch import Tensor, nn
+from torch import Tensor
 
+from .._sklearn import Interval, StrOptions
 from ..base import BaseCompressedNet
 from ..graph import trace
 from ..refusals import Refusal
-from .._sklearn import Interval, StrOptions
 from ..training.isolation import seed_generators, stage_seed
 from ..training.loop import Data, retrain
-from .activations import example_inputs
+from .activations import example_inputs, first_rows, visit_inputs
 from .budgets import Budget
 from .criteria import CRITERIA, Criterion
+from .equivalence import check_unchanged, output, try_removal
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
 from .layers import prunable_weights
-from .obs import check_affordable, compensate
+from .obs import check_layers, compensate
 from .recovery import initial_net, learning_rate
 from .refusals import BUDGETS, REFUSALS
 from .removal import remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
-from .units import find_units
+from .units import Units, find_units
 
 DEFAULT_SPARSITY = 0.5
 DEFAULT_EPOCHS = 10
 
 
 class PrunedNet(BaseCompressedNet):
-    """Prune a skorch net inside ``fit``."""
+    """Prune a skorch net inside ``fit``.
+
+    ``fit`` trains the wrapped net as it is, then removes weights or units from a copy and
+    retrains it, all on the rows that it was given. Cross-validation therefore scores the pruned
+    net, and how much to prune is a hyperparameter like any other.
+
+    Parameters
+    ----------
+    estimator : skorch net, compressed net, or FrozenEstimator of either
+        What to prune. A NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor or a
+        subclass is cloned and fitted; a frozen one is not trained again, and not changed.
+    criterion : str or callable, default="magnitude"
+        What is important: ``"magnitude"``, ``"gradient"`` (first-order Taylor), ``"fisher"``
+        (second order, diagonal), ``"tempered-fisher"``, ``"obs"`` (exact second order, layer by
+        layer), ``"activation"`` (units), ``"wanda"``, ``"random"`` (the control), or a function
+        ``(net, X, y, sample_weight)`` that returns non-negative scores shaped like the weights,
+        by parameter name.
+    sparsity : float in [0, 1), default=None
+        Fraction that goes: of the prunable weights, or of the removable units. With no budget
+        at all, half goes.
+    threshold : float >= 0, default=None
+        Everything whose score is below goes. With the magnitude this is weight clipping.
+    max_weights : int >= 1, default=None
+        At most as many prunable weights stay, also where units are removed.
+    granularity : {"weight", "unit", "2:4"}, default="weight"
+        Single weights are set to zero; units (neurons, channels, hidden units, heads) are taken
+        out, so that the module is smaller; "2:4" keeps two of every four neighbouring inputs.
+    scope : {"global", "layer", "lamp"}, default="global"
+        Rank scores over all layers, within each layer, or over all by the LAMP score.
+    schedule : {"gradual", "one-shot", "projected"}, default="gradual"
+        Prune along a cubic ramp while the net retrains, all at once before it retrains, or by
+        projecting onto the largest weights in turns with dense training.
+    recovery : {"fine-tune", "rewind", "scratch", "none"}, default="fine-tune"
+        Retrain with a rate that falls as a cosine; with the last rates of the dense fit's
+        schedule; from new initial weights, keeping only the masks or widths; or not at all.
+    retrain_epochs : int >= 1, default=None
+        Epochs of retraining. None means 10, or for "scratch" the net's own ``max_epochs``.
+    retrain_lr : float > 0, default=None
+        First learning rate of retraining. None means 5 times the optimizer's own for
+        "fine-tune", and the optimizer's own for "scratch".
+    random_state : int, RandomState instance or None, default=None
+        Seeds every stage. An integer gives the same bits at an equal number of threads.
+    n_threads : int >= 1, default=None
+        Threads of torch during ``fit``; None leaves them as they are.
+    verbose : int or bool, default=0
+        Print the progress of training if positive; replaces the wrapped net's own setting.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted inner estimator: the dense net.
+    net_ : skorch net
+        The pruned net, for prediction: plain modules, no hooks, no optimizer.
+    masks_ : dict of bool Tensor
+        What stays of each prunable weight of ``net_``, by parameter name.
+    sparsity_ : float
+        Fraction of the dense net's prunable weights that are zero or gone.
+    unremovable_ : dict of str
+        Only with ``granularity="unit"``: why some units of a layer stay, by parameter name.
+    classes_ : ndarray of shape (n_classes,)
+        Only for classifiers: the labels.
+    n_features_in_ : int
+        Number of features of array inputs.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where `X` has names that are all strings.
+
+    Raises
+    ------
+    ValueError
+        If the data, the module or the combination of parameters has no meaning.
+
+    Notes
+    -----
+    Prunable are the weight matrices of linear, convolutional, recurrent and attention layers,
+    shared ones once; never biases, norms or embeddings.
+
+    The user's callbacks act in the dense fit as they do in skorch. In retraining, which has a
+    length of its own and sees every row, only their ``on_grad_computed`` is called, which is
+    where gradients are clipped; parameters that a Freezer froze stay frozen, though pruned.
+
+    References
+    ----------
+    .. [1] S. Han et al., "Learning both weights and connections for efficient neural networks",
+       NIPS 2015.
+    .. [2] M. Zhu and S. Gupta, "To prune, or not to prune", 2017.
+    .. [3] A. Renda et al., "Comparing rewinding and fine-tuning in neural network pruning",
+       ICLR 2020.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skorch import NeuralNetClassifier
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from torch import nn
+    >>> from skcompress import PrunedNet
+    >>> class MLP(nn.Module):
+    ...     def __init__(self, hidden=64):
+    ...         super().__init__()
+    ...         self.layers = nn.Sequential(
+    ...             nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
+    ...     def forward(self, X):
+    ...         return self.layers(X)
+    >>> net = NeuralNetClassifier(
+    ...     MLP, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=0.01,
+    ...     max_epochs=10, train_split=None)
+    >>> X, y = load_digits(return_X_y=True)
+    >>> pruned = PrunedNet(net, sparsity=0.9, retrain_epochs=5, random_state=0)
+    >>> scores = cross_val_score(pruned, X / 16, y, cv=3)
+    >>> bool(scores.mean() > 0.85)
+    True
+    """
 
     parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "criterion": [StrOptions(set(CRITERIA)), callable],
@@ -84,9 +196,16 @@ class PrunedNet(BaseCompressedNet):
     def _check_module(self, net: NeuralNet, data: Data) -> None:
         weights = prunable_weights(net.module_)
         if self.criterion == "obs":
-            check_affordable(weights)
-        if self.granularity == "unit":
-            self._units(net, data)
+            check_layers(net, data)
+        elif self.criterion in ("activation", "wanda"):
+            visit_inputs(net, first_rows(data), lambda *_: None)
+        choose = self._choice(net, data)
+        if self.threshold is None:
+            # Any scores tell whether the budget can be met.
+            choose({name: weight.detach().abs() for name, weight in weights.items()}, 1.0)
+        if isinstance(choose, ChooseUnits):
+            args, kwargs = example_inputs(net, data)
+            try_removal(net.module_, choose.units, choose.every_second(), args, kwargs)
 
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         inherited = getattr(self.estimator_, "masks_", {})
@@ -117,9 +236,10 @@ class PrunedNet(BaseCompressedNet):
             return ChooseUnits(self._units(net, data), self._budget(), self.scope)
         return choose_weights(self._budget(), self.scope)
 
-    def _units(self, net: NeuralNet, data: Data) -> Any:
+    def _units(self, net: NeuralNet, data: Data) -> Units:
         args, kwargs = example_inputs(net, data)
-        return find_units(trace(net.module_, args, kwargs), args, kwargs)
+        graph = trace(net.module_, args, kwargs, any_batch=False)
+        return find_units(graph, args, kwargs)
 
     def _prune(self, pruner: Pruner, seed: int) -> None:
         """Set the masks, in one shot or by a schedule while the net trains."""
@@ -127,9 +247,11 @@ class PrunedNet(BaseCompressedNet):
         if self.schedule != "one-shot":
             self._retrain(pruner, SCHEDULES[self.schedule](pruner))
             return
+        weights = prunable_weights(pruner.net.module_)
+        dense = {name: weight.detach().clone() for name, weight in weights.items()}
         pruner.update()
         if self.criterion == "obs":
-            compensate(pruner.net, pruner.data, pruner.masks)
+            compensate(pruner.net, pruner.data, dense, pruner.masks)
 
     def _recover(self, pruner: Pruner, seed: int) -> None:
         """Train what stays, under fixed masks."""
@@ -146,7 +268,7 @@ class PrunedNet(BaseCompressedNet):
             pruner.data,
             epochs=epochs,
             lr=self.retrain_lr,
-            rate=learning_rate(self.recovery, self.estimator_, epochs),
+            rate=learning_rate(self.recovery, self.retrain_lr, self.estimator_, epochs),
             after_step=after_step,
             verbose=int(self.verbose),
         )
@@ -156,6 +278,7 @@ class PrunedNet(BaseCompressedNet):
         choose = pruner.choose
         assert isinstance(choose, ChooseUnits)
         args, kwargs = example_inputs(net, data)
+        self.unremovable_ = choose.units.stays
         before = output(net.module_, args, kwargs)
         kept = remove_units(net.module_, choose.units, choose.alive)
         check_unchanged(net.module_, before, args, kwargs, kept)
@@ -168,40 +291,3 @@ class PrunedNet(BaseCompressedNet):
                 masks[name] = stays[kept[name]].view(weight.shape) if name in kept else stays
         return masks
 
-
-def output(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    """Run a module in evaluation mode and return its first output."""
-    module.eval()
-    with torch.no_grad():
-        result = module(*args, **kwargs)
-    return result[0] if isinstance(result, tuple) else result
-
-
-def check_unchanged(
-    module: nn.Module, before: Tensor, args: tuple, kwargs: dict[str, Any], changed: Any
-) -> None:
-    """Refuse a removal after which the module fails or computes something else.
-
-    Raises
-    ------
-    ValueError
-        Naming the layers that became smaller.
-    """
-    problem = None
-    try:
-        after = output(module, args, kwargs)
-    except Exception as error:  # noqa: BLE001 - whatever the user's forward raises is the reason
-        problem = f"its forward pass fails ({error})"
-    else:
-        tolerance = 1e-4 if before.dtype == torch.float32 else 1e-8
-        if after.shape != before.shape or not torch.allclose(
-            after, before, rtol=tolerance, atol=tolerance
-        ):
-            problem = "its forward pass computes something else"
-    if problem:
-        layers = sorted({name.rpartition(".")[0] for name in changed})
-        raise ValueError(
-            f"Removing units of {layers} from {type(module).__name__} is not possible: {problem}."
-            " Does forward hold a width as a number, such as x.view(-1, 64)? Write x.flatten(1)"
-            " or view(len(x), -1) instead, or use granularity='weight'."
-        )

@@ -12,7 +12,12 @@ from ..training.nets import is_frozen
 from ..training.shapes import listed_callbacks
 
 
-def learning_rate(recovery: str, estimator: Any, epochs: int) -> Rate:
+# First rate of fine-tuning, relative to the optimizer's own: with a lower one, a very sparse net
+# does not recover in a few epochs.
+FINE_TUNE_RATE = 5.0
+
+
+def learning_rate(recovery: str, lr: float | None, estimator: Any, epochs: int) -> Rate:
     """Return the course of the learning rate over the compression phase.
 
     Raises
@@ -20,17 +25,32 @@ def learning_rate(recovery: str, estimator: Any, epochs: int) -> Rate:
     ValueError
         If ``"rewind"`` finds that the dense fit's rate was constant.
     """
+    if recovery == "fine-tune" and lr is None:
+        return lambda progress: FINE_TUNE_RATE * cosine(progress)
     if recovery != "rewind":
         return cosine
-    dense = estimator
-    while not isinstance(dense, NeuralNet):
-        dense = dense.estimator if is_frozen(dense) else dense.estimator_
-    rates = recorded_rates(dense)
+    net = dense_net(estimator)
+    rates = recorded_rates(net)
     if len({rate for epoch in rates for rate in epoch}) < 2:
         raise ValueError(CONSTANT_RATE)
-    first = dense.get_params().get("optimizer__lr", dense.lr)
-    last = np.concatenate(rates[-epochs:]) / first
-    return lambda progress: float(last[int(progress * len(last))])
+    last = np.concatenate(rates[-epochs:]) / _first_rate(net)
+    # The progress is a quotient of integers: rounding must not fall back into the last epoch.
+    return lambda progress: float(last[int(progress * len(last) + 1e-6)])
+
+
+def dense_net(estimator: Any) -> NeuralNet:
+    """Return the net at the core of a fitted estimator, with the history of its training."""
+    while not isinstance(estimator, NeuralNet):
+        frozen = is_frozen(estimator)
+        estimator = estimator.estimator if frozen else estimator.estimator_
+    return estimator
+
+
+def _first_rate(net: NeuralNet) -> float:
+    """Return the unscheduled rate of the parameter group whose rates are recorded, the first."""
+    params = net.get_params()
+    groups = params.get("optimizer__param_groups") or [("*", {})]
+    return groups[0][1].get("lr", params.get("optimizer__lr", net.lr))
 
 
 CONSTANT_RATE = (
@@ -54,7 +74,8 @@ def recorded_rates(net: NeuralNet) -> list[list[float]]:
 def has_schedule(estimator: Any, net: NeuralNet) -> bool:
     """Tell whether the dense fit follows a schedule, as far as is known before it."""
     if is_frozen(estimator):
-        return len({rate for epoch in recorded_rates(net) for rate in epoch}) > 1
+        rates = recorded_rates(dense_net(estimator))
+        return len({rate for epoch in rates for rate in epoch}) > 1
     callbacks = [item[1] if isinstance(item, tuple) else item for item in listed_callbacks(net)]
     return any(cb is LRScheduler or isinstance(cb, LRScheduler) for cb in callbacks)
 

@@ -29,7 +29,8 @@ def remove_units(module: nn.Module, units: Units, alive: Tensor) -> dict[str, Te
         What stays of each tensor that became smaller, by name, in its old shape.
     """
     kept = kept_positions(units, alive)
-    masks, changed = {}, {}
+    masks: dict[str, Tensor] = {}
+    changed: set[int] = set()
     for name in dict.fromkeys(name for name, _ in kept):
         owner_name, _, attribute = name.rpartition(".")
         owner = module.get_submodule(owner_name)
@@ -44,10 +45,11 @@ def remove_units(module: nn.Module, units: Units, alive: Tensor) -> dict[str, Te
         smaller = smaller.contiguous()
         if isinstance(tensor, nn.Parameter):
             smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
-        _replace(module, tensor, smaller)
-        masks[name], changed[owner_name] = mask, owner
-    for owner in changed.values():
-        _set_widths(owner)
+        changed |= _replace(module, tensor, smaller)
+        masks[name] = mask
+    for owner in module.modules():
+        if id(owner) in changed or id(getattr(owner, "out_proj", None)) in changed:
+            _set_widths(owner)
     return masks
 
 
@@ -69,13 +71,15 @@ def consumer_masks(units: Units, alive: Tensor, shapes: dict[str, Any]) -> dict[
     return masks
 
 
-def _replace(module: nn.Module, old: Tensor, new: Tensor) -> None:
-    """Put a tensor in the place of another, wherever it is shared."""
+def _replace(module: nn.Module, old: Tensor, new: Tensor) -> set[int]:
+    """Put a tensor in the place of another, wherever it is shared; return the owners' ids."""
+    owners = set()
     for owner in module.modules():
-        tensors = [*owner._parameters.items(), *owner._buffers.items()]
-        for attribute, tensor in tensors:
+        for attribute, tensor in [*owner._parameters.items(), *owner._buffers.items()]:
             if tensor is old:
                 setattr(owner, attribute, new)
+                owners.add(id(owner))
+    return owners
 
 
 def _set_widths(layer: nn.Module) -> None:
@@ -88,6 +92,8 @@ def _set_widths(layer: nn.Module) -> None:
         kept = layer.weight if layer.weight is not None else layer.running_mean
         assert kept is not None
         layer.num_features = len(kept)
+    elif isinstance(layer, nn.PReLU):
+        layer.num_parameters = len(layer.weight)
     elif isinstance(layer, nn.RNNBase):
         layer.input_size = layer.weight_ih_l0.shape[1]
         layer.hidden_size = layer.weight_hh_l0.shape[1]

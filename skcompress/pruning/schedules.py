@@ -14,10 +14,13 @@ from .granularity import Choose
 from .layers import prunable_weights
 
 # The part of the phase in which masks change; the rest trains what stays.
-RAMP = 0.7
+RAMP = 0.5
+# A gradual schedule begins at the final density to this power: weights that are safely small go
+# before training blurs the ranking of the dense net.
+START = 0.75
 # How often a gradual schedule sets its masks anew, and how many rounds of dense and sparse
 # training a projected one makes.
-N_UPDATES = 20
+N_UPDATES = 10
 N_ROUNDS = 4
 
 
@@ -52,16 +55,24 @@ class Pruner:
 
     def update(self, progress: float = 1.0, *, regrow: bool = False) -> None:
         """Choose masks anew; without `regrow`, what is gone ranks below all that is left."""
-        gone = self.inherited if regrow else self.masks
-        scores = score(self.criterion, self.net, self.data)
-        for name, mask in gone.items():
-            scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1.0)
-        chosen = self.choose(scores, progress)
+        chosen = self._choose(progress, self.inherited if regrow else self.masks)
         self.masks = {
             name: mask.cpu() & self.inherited.get(name, torch.tensor(True))
             for name, mask in chosen.items()
         }
         self.apply()
+
+    def density(self) -> float:
+        """Return the part of the weights that the whole budget would leave by today's scores."""
+        masks = self._choose(1.0, self.masks)
+        n_weights = sum(mask.numel() for mask in masks.values())
+        return 1 - masked_fraction(masks, n_weights)
+
+    def _choose(self, progress: float, masks: Masks) -> Masks:
+        scores = score(self.criterion, self.net, self.data)
+        for name, mask in masks.items():
+            scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1.0)
+        return self.choose(scores, progress)
 
     @torch.no_grad()
     def apply(self, progress: float = 1.0) -> None:
@@ -70,30 +81,46 @@ class Pruner:
             weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
 
 
-def cubic_ramp(progress: float) -> float:
-    """Part of the removal that is done: rises from 0 to 1 within the ramp, fast at first.
+def cubic_ramp(progress: float, start: float = 0.0) -> float:
+    """Part of the removal that is done: rises from `start` to 1 within the ramp, fast at first.
 
     Source: Zhu and Gupta, "To prune, or not to prune", 2017.
 
     Examples
     --------
     >>> from skcompress.pruning.schedules import cubic_ramp
-    >>> cubic_ramp(0.0), cubic_ramp(0.35), cubic_ramp(0.9)
-    (0.0, 0.875, 1.0)
+    >>> cubic_ramp(0.0), cubic_ramp(0.25), cubic_ramp(0.25, start=0.5), cubic_ramp(0.9)
+    (0.0, 0.875, 0.9375, 1.0)
     """
-    return 1 - (1 - min(progress / RAMP, 1.0)) ** 3
+    return 1 - (1 - start) * (1 - min(progress / RAMP, 1.0)) ** 3
+
+
+def first_part(density: float) -> float:
+    """Part of the removal that a gradual schedule begins with, for the density it ends at.
+
+    Examples
+    --------
+    >>> from skcompress.pruning.schedules import first_part
+    >>> round(first_part(0.01), 3)  # 1% stays in the end, 0.01 ** 0.75 = 3.2% at first
+    0.978
+    """
+    return (1 - density**START) / (1 - density) if density < 1 else 1.0
 
 
 def gradual(pruner: Pruner) -> Callable[[float], None]:
-    """Prune along a cubic ramp while training goes on; nothing grows back."""
-    done = 0
+    """Prune a part at once and the rest along a cubic ramp while training goes on.
+
+    Nothing grows back.
+    """
+    start, done = first_part(pruner.density()), 0
+    pruner.update(start)
 
     def after_step(progress: float) -> None:
         nonlocal done
         update = min(int(progress / RAMP * N_UPDATES), N_UPDATES)
         if update > done:
             done = update
-            pruner.update(cubic_ramp(RAMP * update / N_UPDATES))
+            pruner.update(cubic_ramp(RAMP * update / N_UPDATES, start))
         else:
             pruner.apply()
 

@@ -116,16 +116,25 @@ def _applier(c: Coupling) -> graphs.Apply:
             return out
         # Labels live on the CPU, wherever the module is.
         if name in MOVES:
-            labels = node.target(*_pick(args, "labels"), **_pick(kwargs, "labels"))
-        elif any(map(_is_labelled, tree_leaves((args, kwargs), is_leaf=_is_labelled))):
+            labels = _moved(node, args, kwargs)
+        elif any(map(_is_labelled, tree_leaves(kwargs, is_leaf=_is_labelled))):
+            labels = other(c, name, [*args, *kwargs.values()], out)
+        elif any(map(_is_labelled, tree_leaves(args, is_leaf=_is_labelled))):
             labels = RULES.get(name, other)(c, name, args, out)
         else:
-            labels = nothing(out.shape)
+            labels = other(c, name, [], out)
         if isinstance(out, Tensor):
             return Labelled(out, labels)
         return [Labelled(o, part) for o, part in zip(out, labels, strict=True)]
 
     return apply
+
+
+def _moved(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    """Move labels as an operation moves elements."""
+    # Labels that were expanded are not contiguous where the tensor itself is.
+    target = torch.ops.aten.reshape.default if kind(node.target) == "view" else node.target
+    return target(*_pick(args, "labels"), **_pick(kwargs, "labels"))  # type: ignore[operator]
 
 
 def _pick(values: Any, attribute: str) -> Any:
@@ -136,6 +145,10 @@ def _pick(values: Any, attribute: str) -> Any:
 
 def _number(c: Coupling, weights: dict[str, nn.Parameter]) -> Units:
     """Number the classes that a weight reads, a weight produces, and nothing pins."""
+    for name, dim in c.consumers:
+        if name not in weights:
+            # Masks are for prunable weights, and could not silence the unit there.
+            c.pin(c.slots[name, dim], f"{name!r}, which is not prunable, reads it")
     for hidden in c.siblings:
         _pin_tangled(c, hidden)
     read = {r for slot in c.consumers for r in c.roots(c.slots[slot]).tolist()}

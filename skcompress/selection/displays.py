@@ -49,7 +49,7 @@ class CompressionDisplay:
     ...     "rank_test_accuracy": [1, 2], "mean_test_size": [-4000, -900]}
     >>> display = CompressionDisplay.from_search(cv_results, ax=Figure().subplots())
     >>> display.ax_.get_xlabel()
-    'Size in bytes (log scale)'
+    'Size (bytes, log scale)'
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class CompressionDisplay:
             self._plot_line(rows, label, position, kwargs)
             for position, (label, rows) in enumerate(self._groups(candidates))
         ]
-        self._plot_chosen(candidates[candidates["chosen"]])
         self._plot_baseline(self.report[is_baseline])
+        self._plot_chosen(candidates[candidates["chosen"]])
         self._label_axes()
         return self
 
@@ -177,11 +177,16 @@ class CompressionDisplay:
             self.ax_.plot([x], [level], "*", color="0.3", markersize=12, label="dense baseline")
 
     def _label_axes(self) -> None:
+        from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
         self.ax_.set(
             xscale="log",
-            xlabel="Size in bytes (log scale)",
-            ylabel=f"{self.score.capitalize()}: mean ± standard deviation over folds",
+            xlabel="Size (bytes, log scale)",
+            ylabel=f"{self.score.capitalize()} (mean ± standard deviation over folds)",
         )
+        self.ax_.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        self.ax_.xaxis.set_major_formatter(EngFormatter(unit="B"))
+        self.ax_.xaxis.set_minor_formatter(NullFormatter())
         self.ax_.grid(alpha=0.3)
         self.ax_.legend()
 

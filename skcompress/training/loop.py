@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.dataset import unpack_data
-from skorch.dataset import get_len
+from skorch.dataset import get_len, unpack_data
 from torch import Tensor
 
-from .shapes import is_shape_setter, listed_callbacks, set_shapes
+from .shapes import set_shapes, without_shape_setters
 from .weights import SampleWeights, attach_weights, batch_weight, weighted_loss
 
 Rate = Callable[[float], float]
@@ -48,10 +47,11 @@ def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
     set_shapes(net, data.X, data.y)
     if data.sample_weight is None:
         return net.fit(data.X, data.y)
+    if net.callbacks == "disable":
+        net.set_params(**{f"callbacks__{name}": None for name, _ in net.get_default_callbacks()})
     # The shapes are set, and a shape setter would not find them in weighted inputs.
-    callbacks = [item for item in listed_callbacks(net) if not is_shape_setter(item)]
-    net.set_params(callbacks=[*callbacks, ("skcompress_weights", SampleWeights())])
-    return net.fit(data.inputs, data.y)
+    callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights())]
+    return net.set_params(callbacks=callbacks).fit(data.inputs, data.y)
 
 
 def cosine(progress: float) -> float:
@@ -87,13 +87,25 @@ def retrain(
         Factor on the learning rate as a function of the progress through the phase, in [0, 1).
     after_step : callable
         Called after each optimizer step with the progress made, in (0, 1]; it projects weights.
+
+    Raises
+    ------
+    ValueError
+        If the net's iterator drops all the rows, so that there would be no step.
     """
     net.initialize_optimizer()
-    groups = [g for name in net._optimizers for g in getattr(net, name + "_").param_groups]
-    scale = 1.0 if lr is None else lr / groups[0]["lr"]
+    optimizers = [getattr(net, name + "_") for name in net._optimizers]
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    # Groups of their own come first, so the rate of groups[0] may not be the net's.
+    scale = 1.0 if lr is None else lr / optimizers[0].defaults["lr"]
     first_rates = [group["lr"] * scale for group in groups]
     iterator = net.get_iterator(net.get_dataset(data.inputs, data.y), training=True)
     steps, step = epochs * len(iterator), 0
+    if not steps:
+        raise ValueError(
+            f"The net's training iterator makes no batch of {get_len(data.X)} rows. Set a smaller"
+            " batch_size, or leave iterator_train__drop_last out."
+        )
     with maybe_weighted(net, data):
         for epoch in range(epochs):
             losses = []
@@ -139,4 +151,3 @@ def batch_losses(
             net._set_training(False)
             loss = net.get_loss(net.infer(Xi), yi, X=Xi, training=False)
             yield loss, batch_weight(Xi)
-

@@ -3,9 +3,11 @@
 import copy
 from typing import Any
 
-from skorch import NeuralNet
+import numpy as np
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNet
 from torch import nn
 
 
@@ -18,22 +20,42 @@ def wrapped_net(estimator: Any) -> NeuralNet:
         If there is none.
     """
     inner = estimator
-    while not isinstance(inner, NeuralNet) and hasattr(inner, "estimator"):
+    while isinstance(inner, FrozenEstimator) or hasattr(type(inner), "_compress"):
         inner = inner.estimator
     if not isinstance(inner, NeuralNet):
         raise TypeError(
             "estimator must be a skorch net, a compressed net around one, or a FrozenEstimator"
-            f" of either; got {estimator!r}. Scalers and other steps go outside:"
+            f" of either; got {type(estimator).__name__}. Scalers and other steps go outside:"
             " make_pipeline(StandardScaler(), PrunedNet(net))."
         )
     return inner
 
 
 def fitted_net(estimator: Any) -> NeuralNet:
-    """Return the skorch net that holds the result of a fitted estimator."""
+    """Return the skorch net that holds the result of a fitted estimator.
+
+    Raises
+    ------
+    NotFittedError
+        If there is no such net yet.
+    ValueError
+        If skorch trimmed the net for prediction.
+    """
     if isinstance(estimator, FrozenEstimator):
         return fitted_net(estimator.estimator)
-    return estimator if isinstance(estimator, NeuralNet) else estimator.net_
+    net = estimator if isinstance(estimator, NeuralNet) else getattr(estimator, "net_", None)
+    if net is None or not net.initialized_:
+        raise NotFittedError(
+            f"FrozenEstimator holds a {type(estimator).__name__} that is not fitted yet. Call fit"
+            " on it, or initialize() on a net around a trained module; or leave FrozenEstimator"
+            " out to have it fitted here."
+        )
+    if getattr(net, "_trimmed_for_prediction", False):
+        raise ValueError(
+            "trim_for_prediction() took the net's criterion and iterator, which compression"
+            " needs. Freeze a copy of the net that is not trimmed."
+        )
+    return net
 
 
 def is_frozen(estimator: Any) -> bool:
@@ -41,18 +63,36 @@ def is_frozen(estimator: Any) -> bool:
     return isinstance(estimator, FrozenEstimator)
 
 
-def copy_net(net: NeuralNet) -> NeuralNet:
-    """Copy a net's parameters and modules, with fresh callbacks and a fresh optimizer.
+def known_classes(estimator: Any) -> np.ndarray | None:
+    """Return the classes that a frozen estimator numbers its outputs by, if it says so."""
+    inner = estimator
+    while isinstance(inner, FrozenEstimator):
+        inner = inner.estimator
+    if not isinstance(inner, NeuralNet):
+        return inner.classes_
+    given = inner.get_params().get("classes")
+    if given is not None and len(given):
+        return np.asarray(given)
+    # Not `classes_`, which a binary net has before it has seen any label.
+    return getattr(inner, "classes_inferred_", None)
 
-    ``copy.deepcopy`` would go through pickle, which fails on modules that are defined inside a
-    function, and would carry the optimizer's state along.
+
+def copy_net(net: NeuralNet) -> NeuralNet:
+    """Copy an initialized net, with fresh callbacks, a fresh optimizer and no history.
+
+    ``copy.deepcopy`` of the net would go through pickle, which fails on modules that are defined
+    inside a function. ``initialize`` would build the module anew, which a net that was slimmed
+    around an instance cannot do.
     """
-    copied = clone(net).set_params(verbose=0)
-    copied.initialize()
-    for name in (*net._modules, *net._criteria):
-        setattr(copied, name + "_", copy.deepcopy(getattr(net, name + "_")))
-    if hasattr(net, "classes_inferred_"):
-        copied.classes_inferred_ = net.classes_inferred_
+    rebuilt = {"callbacks", "callbacks_", "history_", *(name + "_" for name in net._optimizers)}
+    copied = object.__new__(type(net))
+    copied.__dict__ = copy.deepcopy({k: v for k, v in vars(net).items() if k not in rebuilt})
+    copied.callbacks, copied.history_ = clone(net.callbacks, safe=False), None
+    copied.verbose = 0
+    copied._initialize_virtual_params()
+    copied._initialize_callbacks()
+    copied._initialize_optimizer()
+    copied._initialize_history()
     return copied
 
 
@@ -62,9 +102,9 @@ def slim_net(net: NeuralNet) -> None:
     Optimizer state, gradients and callbacks go, and so does the initial module where the net was
     built around an instance. Predicting, scoring and copying go on working.
     """
-    for name in tuple(net._optimizers):
-        if hasattr(net, name + "_"):
-            delattr(net, name + "_")
+    for name in net._optimizers:
+        # Deleting it would make skorch forget that there is such an optimizer.
+        setattr(net, name + "_", None)
     net.callbacks, net.callbacks_ = "disable", []
     for name in net._modules:
         getattr(net, name + "_").zero_grad(set_to_none=True)

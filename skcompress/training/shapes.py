@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skorch.callbacks import Callback, InputShapeSetter
-from sklearn.base import is_classifier
 from skorch.utils import to_numpy
 
 
@@ -52,6 +52,7 @@ class ShapeSetter(Callback):
         self.output_param = output_param
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Set the widths that differ, which builds the module anew if it is there already."""
         widths = {}
         if self.input_param is not None:
             widths[f"module__{self.input_param}"] = self._input_width(X)
@@ -86,14 +87,22 @@ def listed_callbacks(net: NeuralNet) -> list[Any]:
     return list(net.callbacks) if isinstance(net.callbacks, (list, tuple)) else []
 
 
-def is_shape_setter(item: Any) -> bool:
-    """Tell whether an entry of a net's callbacks sets shapes, ours or skorch's."""
-    callback = item[1] if isinstance(item, tuple) else item
-    return isinstance(callback, (ShapeSetter, InputShapeSetter))
+def without_shape_setters(net: NeuralNet) -> list[Any]:
+    """Return the user's callbacks but those that set shapes, ours and skorch's."""
+    kinds = (ShapeSetter, InputShapeSetter)
+    left = []
+    for item in listed_callbacks(net):
+        callback = item[1] if isinstance(item, tuple) else item
+        kind = callback if isinstance(callback, type) else type(callback)
+        if not issubclass(kind, kinds):
+            left.append(item)
+    return left
 
 
 def set_shapes(net: NeuralNet, X: Any, y: Any) -> None:
     """Let a net's shape setters act before it is initialized, so that it is built only once."""
-    for item in filter(is_shape_setter, listed_callbacks(net)):
-        callback = item[1] if isinstance(item, tuple) else item
-        callback.on_train_begin(net, X, y)
+    # skorch makes instances of classes, and applies parameters such as callbacks__ShapeSetter__*.
+    net.initialize_callbacks()
+    for _, callback in net.callbacks_:
+        if isinstance(callback, (ShapeSetter, InputShapeSetter)):
+            callback.on_train_begin(net, X, y)

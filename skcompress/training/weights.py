@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-from skorch.helper import SliceDict
 from skorch.dataset import get_len
+from skorch.helper import SliceDict
 from torch import Tensor, nn
 
 _X = "skcompress_X"
@@ -53,12 +53,16 @@ def batch_weight(Xi: Any) -> float:
 def weighted_loss(net: NeuralNet) -> Iterator[None]:
     """Make an initialized net's criterion the weighted mean over rows of :func:`attach_weights`.
 
+    A criterion that sums goes on summing. Rows without weights count as ever.
+
     Raises
     ------
     ValueError
-        If the criterion has no ``reduction`` to switch off.
+        If the criterion has no ``reduction`` to switch off, or if the net's loss never called
+        the criterion, so that the weights had no effect.
     """
-    criterion, current = net.criterion_, {}
+    criterion = net.criterion_
+    current: dict[str, Tensor | None] = {}
     if not hasattr(criterion, "reduction"):
         raise ValueError(
             f"sample_weight needs a criterion with a `reduction` attribute, as torch's own have;"
@@ -67,15 +71,17 @@ def weighted_loss(net: NeuralNet) -> Iterator[None]:
         )
 
     def take_weights(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        if _WEIGHT not in kwargs:
-            return None
         kwargs = dict(kwargs)
-        current["weight"] = kwargs.pop(_WEIGHT)
+        current["weight"] = kwargs.pop(_WEIGHT, None)
         return ((kwargs.pop(_X),) if _X in kwargs else args), kwargs
 
     def weighted_mean(module: nn.Module, args: tuple, losses: Tensor) -> Tensor:
-        weight = current["weight"].reshape(-1, *[1] * (losses.dim() - 1)).expand_as(losses)
-        return (losses * weight).sum() / weight.sum()
+        current["reduced"] = losses
+        weight = current["weight"]
+        weight = losses.new_ones(len(losses)) if weight is None else weight
+        weight = weight.reshape(-1, *[1] * (losses.dim() - 1)).expand_as(losses)
+        total = (losses * weight).sum()
+        return total if reduction == "sum" else total / _norm(criterion, args[1], weight)
 
     handles = [
         net.module_.register_forward_pre_hook(take_weights, with_kwargs=True),
@@ -88,15 +94,30 @@ def weighted_loss(net: NeuralNet) -> Iterator[None]:
         criterion.reduction = reduction
         for handle in handles:
             handle.remove()
+    if "weight" in current and "reduced" not in current:
+        raise ValueError(
+            f"sample_weight has no effect: get_loss of {type(net).__name__} never calls"
+            " criterion_. Compute its loss through self.criterion_, or leave sample_weight out."
+        )
+
+
+def _norm(criterion: nn.Module, y: Tensor, weight: Tensor) -> Tensor:
+    """Sum what the mean divides by; torch counts a row by the weight of its class, if any."""
+    by_class = getattr(criterion, "weight", None)
+    if by_class is not None and isinstance(criterion, (nn.NLLLoss, nn.CrossEntropyLoss)):
+        weight = weight * by_class[y]
+    return weight.sum()
 
 
 class SampleWeights(Callback):
     """Keep :func:`weighted_loss` switched on while a net trains."""
 
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Switch the weighted loss on."""
         self.context_ = weighted_loss(net)
         self.context_.__enter__()
 
     def on_train_end(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Switch it off."""
         self.context_.__exit__(None, None, None)
         del self.context_

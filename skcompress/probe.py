@@ -1,0 +1,98 @@
+"""What a net that is not trained yet tells about the data: whether it takes these rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch.dataset import get_len
+
+from .inputs import take_rows
+from .training.loop import Data
+from .training.shapes import set_shapes
+
+
+def initialized_probe(net: NeuralNet, X: Any, y: np.ndarray) -> NeuralNet:
+    """Build an untrained copy of `net`, as wide as the data, to learn its types and shapes."""
+    probe = clone(net)
+    set_shapes(probe, X, y)
+    return probe.set_params(callbacks="disable", verbose=0).initialize()
+
+
+def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
+    """Run two rows through a net before any training.
+
+    Raises
+    ------
+    ValueError
+        If the module does not take such rows.
+    """
+    n_rows = min(2, get_len(X))
+    module = type(probe.module_).__name__
+    try:
+        output = probe.forward(take_rows(X, np.arange(n_rows)))
+    except Exception as error:  # whatever the user's forward raises is the reason
+        raise ValueError(
+            f"The module {module} does not take X of {describe(X)}: {error}. Check the widths of"
+            " its first and last layer, or let ShapeSetter set them in fit."
+        ) from error
+    output = output[0] if isinstance(output, tuple) else output
+    if output.dim() == 0 or len(output) != n_rows:
+        raise ValueError(
+            f"The module {module} gives an output of shape {tuple(output.shape)} for {n_rows}"
+            " rows of X; the first dimension must be that of the rows. Recurrent layers need"
+            " batch_first=True."
+        )
+    return tuple(output.shape)
+
+
+def describe(X: Any) -> str:
+    """Say what the shape of inputs is, and what their type."""
+    if isinstance(X, Mapping):
+        return ", ".join(f"{name} of {describe(value)}" for name, value in X.items())
+    return f"shape {X.shape} and dtype {getattr(X, 'dtype', type(X).__name__)}"
+
+
+def check_split(probe: NeuralNet, data: Data) -> None:
+    """Refuse rows that the net's internal validation split cannot divide."""
+    try:
+        probe.get_split_datasets(data.inputs, data.y)
+    except ValueError as error:
+        raise ValueError(
+            f"The net's train_split cannot hold out validation rows from {len(data.y)} rows:"
+            f" {error} Set train_split=None in the net, or give more rows."
+        ) from error
+
+
+def shape_targets(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Give regression targets the shape of the module's outputs.
+
+    Raises
+    ------
+    ValueError
+        If they hold another number of values per row.
+    """
+    if y.shape[1:] == shape[1:] or (y.ndim == 1 and shape[1:] == (1,)):
+        return y.reshape(len(y), *shape[1:])
+    raise ValueError(
+        f"The module gives outputs of shape {('n_samples', *shape[1:])}, but y has shape"
+        f" {y.shape}. Change the width of the last layer, or let ShapeSetter set it in fit."
+    )
+
+
+def check_outputs(net: NeuralNet, shape: tuple[int, ...], n_classes: int) -> None:
+    """Refuse a classifier whose number of outputs is not the number of classes."""
+    if isinstance(net, NeuralNetBinaryClassifier):
+        if n_classes != 2:
+            raise ValueError(
+                "Only binary classification is supported by NeuralNetBinaryClassifier. The type"
+                f" of the target is multiclass: got {n_classes} classes. Use"
+                " NeuralNetClassifier with one output per class."
+            )
+    elif len(shape) != 2 or shape[1] != n_classes:
+        raise ValueError(
+            f"The module gives outputs of shape {('n_samples', *shape[1:])}, but y has"
+            f" {n_classes} classes, which take ('n_samples', {n_classes}). Change the width of"
+            " the last layer, or let ShapeSetter set it in fit."
+        )

@@ -1,0 +1,335 @@
+"""Errors that say what was got and what would work, before any training."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.sparse import csr_array, dok_matrix
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.dataset import ValidSplit
+from skorch.helper import SliceDataset, SliceDict
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from tests.contract_modules import (
+    CNN,
+    MLP,
+    Recurrent,
+    TwoInputs,
+    binary_classifier,
+    blobs,
+    classifier,
+    line,
+    pruned,
+    regressor,
+)
+
+X, Y = blobs(30)
+
+
+class NeverTrained:
+    """A net that fails when it is trained, so that an error is known to come before."""
+
+    def train_step(self, *args, **kwargs):
+        raise AssertionError("the net was trained before the error")
+
+
+class Classifier(NeverTrained, NeuralNetClassifier):
+    pass
+
+
+class Binary(NeverTrained, NeuralNetBinaryClassifier):
+    pass
+
+
+class Regressor(NeverTrained, NeuralNetRegressor):
+    pass
+
+
+class Unfittable(NeverTrained, NeuralNet):
+    pass
+
+
+def test_never_trained_would_tell():
+    """The nets of this file do fail when they are trained."""
+    with pytest.raises(AssertionError, match="was trained"):
+        pruned(classifier(Classifier)).fit(X, Y)
+
+
+def changed(value, row=3, column=1):
+    """Return the rows with one value replaced."""
+    rows = X.copy()
+    rows[row, column] = value
+    return rows
+
+
+BAD_X = {
+    "NaN": (changed(np.nan), "Input X contains NaN"),
+    "NaN in a frame": (pd.DataFrame(changed(np.nan)), "Input X contains NaN"),
+    "infinity": (changed(np.inf), "Input X contains infinity"),
+    "one dimension": (X[:, 0], "Expected 2D array, got 1D array"),
+    "no rows": (X[:0], r"Found array with 0 sample\(s\)"),
+    "no columns": (X[:, :0], r"0 feature\(s\)"),
+    "words": (np.full((30, 4), "a"), "not compatible with arrays of bytes/strings"),
+    "complex": (X + 1j, "Complex data not supported"),
+    "sparse": (csr_array(X), "Sparse data was passed"),
+    "sparse dict": (dok_matrix(X), "Sparse data was passed"),
+    "fewer rows": (X[:-1], "X has 29, y has 30"),
+    "None": (None, "Expected 2D array, got scalar"),
+    "Dataset": (TensorDataset(torch.tensor(X)), r"X=SliceDataset\(dataset, idx=0\)"),
+    "empty dict": ({}, "X is an empty dict"),
+    "NaN in a dict": ({"X": changed(np.nan)}, "Input X contains NaN"),
+    "unequal dict": ({"X": X, "Z": X[:-1]}, "inconsistent numbers of samples"),
+    "too large for float32": (1e300 * X, "Input X contains infinity or a value too large"),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), BAD_X.values(), ids=BAD_X)
+@pytest.mark.parametrize("net", [classifier(Classifier), regressor(Regressor)])
+def test_bad_rows(net, rows, message):
+    """Rows that no net could take are refused as scikit-learn refuses them."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        pruned(net).fit(rows, Y)
+
+
+BAD_LABELS = {
+    "None": (None, "requires y to be passed"),
+    "NaN": (np.where(Y == 0, np.nan, Y), "Input y contains NaN"),
+    "missing": (np.array(["a", None, "b"], dtype=object)[Y], "y mixes NoneType and str"),
+    "mixed": (np.array(["a", 1, "b"], dtype=object)[Y], "y mixes int and str"),
+    "continuous": (X[:, 0], "Unknown label type: continuous"),
+    "one class": (np.ones(30), "at least two classes in y; got one class: 1.0"),
+    "multilabel": (np.eye(3, dtype=int)[Y], r"shape \(30, 3\).*MultiOutputClassifier"),
+    "multi-output": (np.column_stack([Y, Y]), r"shape \(30, 2\).*MultiOutputClassifier"),
+    "sets": ([{1}, {2}] * 15, "Unknown label type for y"),
+    "dicts": (np.array([{}, {}] * 15), "y mixes dict"),
+    "bytes": (np.array([b"a", b"b", b"c"])[Y], "bytes"),
+    "more rows": (np.append(Y, 0), "X has 30, y has 31"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_bad_labels(labels, message):
+    """Targets that are no labels are refused."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        pruned(classifier(Classifier)).fit(X, labels)
+
+
+BAD_TARGETS = {
+    "None": (None, "requires y to be passed"),
+    "NaN": (changed(np.nan)[:, 1], "Input y contains NaN"),
+    "infinity": (changed(-np.inf)[:, 1], "Input y contains infinity"),
+    "words": (np.array(["a", "b", "c"])[Y], "not compatible with arrays of bytes/strings"),
+    "three dimensions": (X[:, :, None], "dim 3"),
+    "too large for float32": (1e300 * X[:, 0], "Input y contains infinity or a value too"),
+    "more rows": (np.append(Y, 0.0), "X has 30, y has 31"),
+}
+
+
+@pytest.mark.parametrize(("targets", "message"), BAD_TARGETS.values(), ids=BAD_TARGETS)
+def test_bad_targets(targets, message):
+    """Targets that are no finite numbers are refused."""
+    with pytest.raises(ValueError, match=message):
+        pruned(regressor(Regressor)).fit(X, targets)
+
+
+BAD_WEIGHTS = {
+    "negative": (-np.ones(30), "Negative values"),
+    "NaN": (changed(np.nan)[:, 1], "sample_weight contains NaN"),
+    "too few": (np.ones(29), r"sample_weight.shape == \(29,\), expected \(30,\)"),
+    "table": (np.ones((30, 2)), "Sample weights must be 1D"),
+    "zero": (np.zeros(30), "zero"),
+    "zero but for one class": ((Y == 1) * 1.0, "got one class: 1"),
+}
+
+
+@pytest.mark.parametrize(("weights", "message"), BAD_WEIGHTS.values(), ids=BAD_WEIGHTS)
+def test_bad_weights(weights, message):
+    """Weights are one finite number of at least zero for each row."""
+    with pytest.raises(ValueError, match=message):
+        pruned(classifier(Classifier)).fit(X, Y, sample_weight=weights)
+
+
+def test_weights_need_a_criterion_that_can_be_weighted():
+    """A loss that cannot be taken row by row cannot be weighted."""
+
+    class Loss(nn.Module):
+        def forward(self, predicted, y):
+            return nn.functional.cross_entropy(predicted, y)
+
+    with pytest.raises(ValueError, match="sample_weight needs a criterion with a `reduction`"):
+        pruned(classifier(Classifier, criterion=Loss)).fit(X, Y, sample_weight=np.ones(30))
+
+
+ROWS = {
+    "too many columns": (classifier(Classifier, callbacks=None, module__n_inputs=3), X,
+                         r"MLP does not take X of shape \(30, 4\).*let ShapeSetter set"),
+    "images without channels": (classifier(Classifier, module=CNN, callbacks=None), X,
+                                r"CNN does not take X of shape \(30, 4\)"),
+    "dict of other names": (classifier(Classifier, module=TwoInputs, callbacks=None),
+                            {"numbers": X}, "TwoInputs does not take X of numbers of shape"),
+    "dict for a ShapeSetter": (classifier(Classifier), {"X": X}, "got SliceDict"),
+    "float64 in a Dataset": (classifier(Classifier, callbacks=None),
+                             SliceDataset(TensorDataset(torch.tensor(X))), "must have the same"),
+    "output for a batch": (classifier(Classifier, module=nn.Bilinear, callbacks=None,
+                                      module__in1_features=4, module__in2_features=4,
+                                      module__out_features=3), X, "Bilinear does not take X"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("net", "rows", "message"), ROWS.values(), ids=ROWS)
+def test_rows_that_the_module_does_not_take(net, rows, message):
+    """Two rows are tried before any training; the message names the module and the shape."""
+    with pytest.raises(ValueError, match=message):
+        pruned(net).fit(rows, Y)
+
+
+class TimeFirst(Recurrent):
+    def forward(self, X):
+        return self.head(self.gru(X)[0][-1])
+
+
+OUTPUTS = {
+    "too few classes": (classifier(Classifier, callbacks=None, module__n_outputs=2), Y,
+                        r"\('n_samples', 2\), but y has 3 classes"),
+    "too many classes": (classifier(Classifier, callbacks=None, module__n_outputs=9), Y,
+                         r"\('n_samples', 9\), but y has 3 classes"),
+    "three classes for one output": (binary_classifier(kind=Binary), Y,
+                                     "Only binary classification is supported.*got 3 classes"),
+    "two outputs of a binary net": (binary_classifier(kind=Binary, callbacks=None), Y > 0,
+                                    r"to have shape \(n,\) or \(n, 1\)"),
+    "too few targets": (regressor(Regressor, callbacks=None, module__n_outputs=2), X[:, :3],
+                        r"\('n_samples', 2\), but y has shape \(30, 3\)"),
+    "one target of many outputs": (regressor(Regressor, callbacks=None), X[:, 0],
+                                   r"\('n_samples', 3\), but y has shape \(30,\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("net", "y", "message"), OUTPUTS.values(), ids=OUTPUTS)
+def test_outputs_that_do_not_fit_the_targets(net, y, message):
+    """The last layer must be as wide as the targets are."""
+    with pytest.raises(ValueError, match=message):
+        pruned(net).fit(X, y)
+
+
+def test_outputs_must_keep_the_rows():
+    """A recurrent layer without batch_first is told apart by the number of outputs."""
+    rows = np.zeros((30, 5, 2))
+    net = classifier(Classifier, module=TimeFirst, callbacks=None)
+    with pytest.raises(ValueError, match=r"for 2 rows of X.*batch_first=True"):
+        pruned(net).fit(rows, Y)
+
+
+def test_internal_validation_needs_rows():
+    """A fold too small for the net's own validation split says so."""
+    with pytest.raises(ValueError, match=r"from 30 rows.*Set train_split=None"):
+        pruned(classifier(Classifier, train_split=ValidSplit(20, stratified=True))).fit(X, Y)
+
+
+NO_NETS = {
+    "pipeline": make_pipeline(StandardScaler(), classifier()),
+    "search": GridSearchCV(classifier(), {"lr": [0.1]}),
+    "linear model": LogisticRegression(),
+    "class": NeuralNetClassifier,
+    "module": MLP(),
+    "None": None,
+}
+
+
+@pytest.mark.parametrize("estimator", NO_NETS.values(), ids=NO_NETS)
+def test_no_net_inside(estimator):
+    """Only skorch nets, alone or compressed or frozen, can be wrapped."""
+    model = pruned()
+    model.estimator = estimator
+    with pytest.raises(TypeError, match=r"must be a skorch net.*make_pipeline\(StandardScaler"):
+        model.fit(X, Y)
+
+
+def test_a_net_without_a_type():
+    """skorch's base class says neither classifier nor regressor."""
+    with pytest.raises(TypeError, match="needs a classifier or a regressor; got Unfittable"):
+        pruned(Unfittable(MLP, criterion=nn.MSELoss)).fit(X, Y)
+
+
+def test_compiled_nets():
+    """A compiled module cannot be taken apart."""
+    with pytest.raises(ValueError, match="compile=True is not supported.*Set compile=False"):
+        pruned(classifier(Classifier, compile=True)).fit(X, Y)
+
+
+def test_partial_fit():
+    """There is no partial_fit, and asking for it says what to do."""
+    assert not hasattr(pruned(), "partial_fit")
+    with pytest.raises(AttributeError, match="does not support partial_fit.*FrozenEstimator"):
+        pruned().partial_fit(X, Y)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score"])
+def test_unfitted(method):
+    """Predicting comes after fit."""
+    arguments = (X, Y) if method == "score" else (X,)
+    with pytest.raises(NotFittedError, match="This PrunedNet instance is not fitted yet"):
+        getattr(pruned(), method)(*arguments)
+
+
+def test_regressors_have_no_probabilities():
+    """Around a regressor there is no predict_proba, fitted or not."""
+    estimator = pruned(regressor(max_epochs=1)).fit(*line())
+    assert not hasattr(pruned(regressor()), "predict_proba")
+    assert not hasattr(estimator, "predict_proba")
+    assert not hasattr(estimator, "classes_")
+
+
+NEW_ROWS = {
+    "fewer columns": (X[:, :3], "X has 3 features, but PrunedNet is expecting 4"),
+    "NaN": (changed(np.nan), "Input X contains NaN"),
+    "one dimension": (X[0], "Expected 2D array, got 1D array"),
+    "no rows": (X[:0], r"0 sample\(s\)"),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), NEW_ROWS.values(), ids=NEW_ROWS)
+def test_bad_rows_to_predict(rows, message):
+    """New rows are checked as those of fit were."""
+    estimator = pruned(classifier(max_epochs=1), retrain_epochs=1).fit(X, Y)
+    with pytest.raises(ValueError, match=message):
+        estimator.predict(rows)
+
+
+BAD_PARAMETERS = {
+    "random_state": ["seed", -1, 0.5],
+    "n_threads": [0, 1.5, "all"],
+    "verbose": ["yes", -1],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name, values in BAD_PARAMETERS.items() for value in values],
+)
+def test_bad_common_parameters(name, value):
+    """The parameters that every technique shares are checked in fit, not in the constructor."""
+    estimator = clone(pruned(classifier(Classifier)).set_params(**{name: value}))
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of PrunedNet must be"):
+        estimator.fit(X, Y)
+
+
+def test_unfitted_net_frozen():
+    """Freezing does not fit."""
+    with pytest.raises(NotFittedError, match="holds a NeuralNetClassifier that is not fitted"):
+        pruned(FrozenEstimator(classifier())).fit(X, Y)
+    with pytest.raises(NotFittedError, match="holds a PrunedNet that is not fitted yet"):
+        pruned(FrozenEstimator(pruned())).fit(X, Y)
+
+
+def test_slice_dict_is_refused_where_lengths_differ():
+    """Rows and labels of a SliceDict are counted as well."""
+    with pytest.raises(ValueError, match="X has 30, y has 29"):
+        pruned(classifier(Classifier)).fit(SliceDict(X=X), Y[1:])

@@ -1,0 +1,251 @@
+"""The contract of fit and predict that every technique shares."""
+
+import copy
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from joblib import dump, load
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from torch import nn
+
+from tests.contract_modules import (
+    MLP,
+    assert_same_state,
+    binary_classifier,
+    blobs,
+    classifier,
+    line,
+    pruned,
+    regressor,
+    state,
+)
+
+X, Y = blobs()
+# Of three classes.
+WELL_ABOVE_CHANCE = 0.75
+
+
+def test_type_is_that_of_the_wrapped_net():
+    """The same class is a classifier or a regressor, by what it wraps, nested or frozen."""
+    frozen = FrozenEstimator(classifier().initialize())
+    assert is_classifier(pruned())
+    assert is_classifier(pruned(pruned()))
+    assert is_classifier(pruned(frozen))
+    assert is_regressor(pruned(regressor()))
+    assert not get_tags(pruned(binary_classifier())).classifier_tags.multi_class
+    assert get_tags(pruned()).classifier_tags.multi_class
+
+
+@pytest.mark.parametrize(
+    ("criterion", "softmax"), [(nn.CrossEntropyLoss, False), (nn.NLLLoss, True)]
+)
+def test_losses_of_logits_and_of_probabilities(criterion, softmax):
+    """Both losses train, and give the same probabilities from the same weights."""
+    net = classifier(criterion=criterion, module__softmax=softmax)
+    estimator = pruned(net, criterion="fisher").fit(X, Y)
+    assert estimator.score(X, Y) > WELL_ABOVE_CHANCE
+    logits = estimator.net_.module_.layers(torch.tensor(X, dtype=torch.float32))
+    np.testing.assert_allclose(
+        estimator.predict_proba(X), logits.softmax(1).detach(), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_logits_and_probabilities_train_alike():
+    """NLLLoss on a softmax and CrossEntropyLoss on logits are the same loss."""
+    with_logits = pruned().fit(X, Y)
+    net = classifier(criterion=nn.NLLLoss, module__softmax=True)
+    with_softmax = pruned(net).fit(X, Y)
+    np.testing.assert_allclose(
+        with_logits.predict_proba(X), with_softmax.predict_proba(X), rtol=1e-2, atol=1e-3
+    )
+
+
+class OwnMethods(NeuralNetClassifier):
+    """A net with a loss and a step of its own, which count their calls."""
+
+    calls = ()
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        type(self).calls += (("loss", training),)
+        penalty = 0.05 * sum(p.abs().sum() for p in self.module_.parameters())
+        return super().get_loss(y_pred, y_true, X, training=training) + penalty
+
+    def train_step_single(self, batch, **fit_params):
+        type(self).calls += (("step", self.lr),)
+        return super().train_step_single(batch, **fit_params)
+
+
+def test_a_subclass_trains_through_its_own_methods():
+    """The loss and the step of a subclass run in each epoch of both phases."""
+    OwnMethods.calls = ()
+    estimator = pruned(classifier(OwnMethods, max_epochs=3), retrain_epochs=2).fit(X, Y)
+    n_batches = -(-len(X) // 32)
+    steps = [call for call in OwnMethods.calls if call[0] == "step"]
+    assert len(steps) == (3 + 2) * n_batches
+    assert OwnMethods.calls.count(("loss", True)) == (3 + 2) * n_batches
+    assert type(estimator.net_) is OwnMethods
+
+
+def test_the_loss_of_a_subclass_changes_the_result():
+    """A penalty on weights makes them smaller, in the dense net and in the pruned one."""
+
+    def size(net):
+        return sum(p.abs().sum() for p in net.module_.parameters())
+
+    penalized = pruned(classifier(OwnMethods)).fit(X, Y)
+    plain = pruned().fit(X, Y)
+    assert size(penalized.estimator_) < 0.9 * size(plain.estimator_)
+    assert size(penalized.net_) < 0.9 * size(plain.net_)
+
+
+def test_fit_leaves_the_users_net_and_data_alone():
+    """Neither the net's parameters, nor its module's weights, nor the rows change."""
+    module = MLP()
+    net = classifier(module=module, callbacks=None, verbose=1)
+    attributes = dict(vars(net))
+    weights = copy.deepcopy(module.state_dict())
+    rows, labels = X.astype(np.float32), Y.copy()
+    pruned(net).fit(rows, labels)
+    assert vars(net) == attributes
+    assert not net.initialized_
+    assert_same_state(dict(module.state_dict()), dict(weights))
+    assert not any(p.grad is not None for p in module.parameters())
+    np.testing.assert_array_equal(rows, X.astype(np.float32))
+    np.testing.assert_array_equal(labels, Y)
+
+
+def test_a_module_that_works_in_place_does_not_reach_the_rows():
+    """Rows of the module's own type are not shared with what the module changes in place."""
+
+    class InPlace(MLP):
+        def forward(self, X):
+            return super().forward(X.mul_(0.5))
+
+    rows = X.astype(np.float32)
+    estimator = pruned(classifier(module=InPlace)).fit(rows, Y)
+    estimator.predict(rows)
+    np.testing.assert_array_equal(rows, X.astype(np.float32))
+
+
+def test_read_only_memory_maps(tmp_path):
+    """Rows that cannot be written to, as in joblib's workers, give the same net."""
+    dump((X.astype(np.float32), Y), tmp_path / "data.joblib")
+    rows, labels = load(tmp_path / "data.joblib", mmap_mode="r")
+    assert not rows.flags.writeable
+    mapped, plain = pruned().fit(rows, labels), pruned().fit(X, Y)
+    assert_same_state(state(mapped), state(plain))
+
+
+def test_clone_of_a_fitted_estimator_is_unfitted():
+    """Clones keep the parameters and nothing that was learned."""
+    estimator = pruned(sparsity=0.6).fit(X, Y)
+    cloned = clone(estimator)
+    assert not [name for name in vars(cloned) if name.endswith("_")]
+    assert cloned.sparsity == 0.6
+    assert not cloned.estimator.initialized_
+    assert_same_state(state(cloned.fit(X, Y)), state(estimator))
+
+
+def test_refitting_forgets():
+    """A second fit on other classes and columns starts anew."""
+    estimator = pruned().fit(X, Y)
+    estimator.fit(X[:, :2], np.array(["no", "yes"])[(Y > 0) * 1])
+    assert estimator.classes_.tolist() == ["no", "yes"]
+    assert estimator.n_features_in_ == 2
+    assert estimator.predict_proba(X[:, :2]).shape == (len(X), 2)
+
+
+def test_score_is_accuracy_or_r2_with_weights():
+    """Scores weigh rows as scikit-learn's metrics do."""
+    estimator = pruned().fit(X, Y)
+    right = estimator.predict(X) == Y
+    weights = np.where(right, 1.0, 3.0)
+    assert estimator.score(X, Y) == pytest.approx(right.mean())
+    assert estimator.score(X, Y, weights) == pytest.approx(right.sum() / weights.sum())
+    X_line, y = line()
+    estimator = pruned(regressor()).fit(X_line, y)
+    weights = np.linspace(0, 1, len(y))
+    residual = weights @ (y - estimator.predict(X_line)) ** 2
+    total = weights @ (y - np.average(y, weights=weights)) ** 2
+    assert estimator.score(X_line, y, weights) == pytest.approx(1 - residual / total)
+
+
+def test_nested_estimators_prune_further():
+    """A compressed net around a compressed net keeps the inner masks."""
+    inner = pruned(sparsity=0.5)
+    outer = pruned(inner, sparsity=0.7).fit(X, np.array(["a", "b", "c"])[Y])
+    assert outer.estimator_.sparsity_ == pytest.approx(0.5, abs=0.01)
+    assert outer.sparsity_ == pytest.approx(0.7, abs=0.01)
+    for name, mask in outer.estimator_.masks_.items():
+        assert not (outer.masks_[name] & ~mask).any()
+        assert not outer.net_.module_.state_dict()[name][~mask].any()
+    assert set(outer.predict(X)) <= {"a", "b", "c"}
+
+
+def test_nested_around_a_module_instance():
+    """A slimmed net around an instance, whose class cannot be built alone, is pruned again."""
+
+    class NeedsArguments(MLP):
+        def __init__(self, hidden):
+            super().__init__(hidden=hidden)
+
+    net = classifier(module=NeedsArguments(16), callbacks=None)
+    outer = pruned(pruned(net), sparsity=0.7).fit(X, Y)
+    assert outer.sparsity_ == pytest.approx(0.7, abs=0.01)
+    assert outer.score(X, Y) > WELL_ABOVE_CHANCE
+
+
+def test_units_of_nested_estimators():
+    """Units are removed from a net whose units were removed before."""
+    settings = {"granularity": "unit", "sparsity": 0.5}
+    outer = pruned(pruned(**settings), **settings).fit(X, Y)
+    assert outer.estimator_.net_.module_.layers[0].out_features == 8
+    assert outer.net_.module_.layers[0].out_features == 4
+    assert outer.predict(X).shape == Y.shape
+
+
+def test_verbose_prints_both_phases(capsys):
+    """verbose= rules the dense fit and retraining, whatever the wrapped net says itself."""
+    pruned(classifier(verbose=1)).fit(X, Y)
+    assert capsys.readouterr().out == ""
+    pruned(verbose=1).fit(X, Y)
+    printed = capsys.readouterr().out
+    assert "train_loss" in printed
+    assert "compression epoch 4/4: training loss" in printed
+
+
+def test_no_hooks_stay_behind():
+    """A fitted module is plain: no hooks, no gradients, no parametrizations."""
+    estimator = pruned(criterion="wanda").fit(X, Y, sample_weight=np.linspace(0.5, 1, len(X)))
+    for net in (estimator.net_, estimator.estimator_):
+        for module in (*net.module_.modules(), net.criterion_):
+            hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+            assert not any(hooks)
+            assert all(p.grad is None for p in module.parameters())
+    assert estimator.net_.criterion_.reduction == "mean"
+
+
+def test_signature_of_fit():
+    """fit takes rows, targets and weights by scikit-learn's names."""
+    assert list(inspect.signature(pruned().fit).parameters) == ["X", "y", "sample_weight"]
+
+
+def test_a_net_that_diverges_is_named():
+    """Weights that become infinite in training are an error, not a silent mask."""
+    net = classifier(lr=1e30, optimizer=torch.optim.SGD)
+    with pytest.raises(ValueError, match="Did the net diverge"):
+        pruned(net).fit(X, Y)
+
+
+def test_binary_net_with_a_positive_weight():
+    """Parameters of the criterion reach both phases."""
+    X, y = blobs(n_classes=2)
+    heavy = binary_classifier(NeuralNetBinaryClassifier, criterion__pos_weight=torch.tensor(50.0))
+    noisy = X + np.random.default_rng(0).normal(scale=4, size=X.shape)
+    plain = pruned(binary_classifier()).fit(noisy, y).predict(noisy).mean()
+    assert pruned(heavy).fit(noisy, y).predict(noisy).mean() > plain + 0.2

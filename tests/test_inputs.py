@@ -1,0 +1,236 @@
+"""Every kind of data that users have: tables, frames, images, sequences, dicts, datasets."""
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from sklearn.model_selection import cross_val_score
+from sklearn.preprocessing import StandardScaler
+from skorch.helper import SliceDataset, SliceDict
+from torch.utils.data import TensorDataset
+
+from skcompress.inputs import to_dtype
+from tests.contract_modules import (
+    CNN,
+    MLP,
+    Recurrent,
+    Tokens,
+    TwoInputs,
+    binary_classifier,
+    blobs,
+    classifier,
+    line,
+    pruned,
+    regressor,
+)
+
+X, Y = blobs()
+RNG = np.random.default_rng(0)
+# Of three classes.
+WELL_ABOVE_CHANCE = 0.75
+
+
+def fixed(module, **settings):
+    """Return a pruned net whose module needs no widths from the data."""
+    return pruned(classifier(module=module, callbacks=None, **settings))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        X.astype(np.float32),
+        StandardScaler().fit_transform(X),
+        X.astype(np.float16),
+        np.asfortranarray(X),
+        X[:, ::-1],
+        X.tolist(),
+        (20 * X).astype(np.int64),
+        np.clip(20 * X + 100, 0, 255).astype(np.uint8),
+        X.astype(object),
+        torch.tensor(X),
+        pd.DataFrame(X),
+        pd.DataFrame(20 * X).astype("int32"),
+    ],
+    ids=[
+        "float32", "scaled float64", "float16", "Fortran order", "negative stride", "lists",
+        "int64", "uint8", "object", "tensor", "frame", "frame of integers",
+    ],
+)  # fmt: skip
+def test_tables_of_any_type(data):
+    """Whatever the type of numbers, the net sees them in its own, and learns from them."""
+    estimator = pruned().fit(data, Y)
+    assert estimator.n_features_in_ == 4
+    assert estimator.score(data, Y) > WELL_ABOVE_CHANCE
+    assert estimator.predict_proba(data).shape == (len(Y), 3)
+
+
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_frames_name_their_features(library):
+    """Names of columns are kept, and other names are refused when predicting."""
+    frame = library.DataFrame({name: X[:, i] for i, name in enumerate("abcd")})
+    labels = library.Series(np.array(["x", "y", "z"])[Y])
+    estimator = pruned().fit(frame, labels)
+    assert estimator.feature_names_in_.tolist() == list("abcd")
+    assert set(estimator.predict(frame)) <= {"x", "y", "z"}
+    assert estimator.score(frame, labels) > WELL_ABOVE_CHANCE
+    with pytest.raises(ValueError, match="feature names should match"):
+        estimator.predict(frame[list("dcba")])
+
+
+LABELS = {
+    "strings": (np.array(["cat", "ant", "bee"]), "O"),
+    "gaps": (np.array([0, 2, 7]), None),
+    "negative": (np.array([-1, 0, 1]), None),
+    "floats": (np.array([0.0, 1.0, 2.0]), None),
+    "objects": (np.array(["b", "a", "c"], dtype=object), None),
+    "uint8": (np.array([3, 4, 250], dtype=np.uint8), None),
+}
+
+
+@pytest.mark.parametrize(("names", "dtype"), LABELS.values(), ids=LABELS)
+def test_labels_of_any_type(names, dtype):
+    """Predictions are labels as they were given, of the type they were given in."""
+    y = names[Y].astype(dtype) if dtype else names[Y]
+    estimator = pruned().fit(X, y)
+    predicted = estimator.predict(X)
+    np.testing.assert_array_equal(estimator.classes_, np.unique(y))
+    assert predicted.dtype == y.dtype
+    assert (predicted == y).mean() > WELL_ABOVE_CHANCE
+    columns = estimator.predict_proba(X).argmax(axis=1)
+    np.testing.assert_array_equal(estimator.classes_[columns], predicted)
+
+
+@pytest.mark.parametrize("names", [[0, 1], [-1, 1], [0, 2], ["no", "yes"], [False, True]])
+def test_labels_of_a_binary_net(names):
+    """A net with one output takes any two labels; the second is the positive class."""
+    X, y = blobs(n_classes=2)
+    y = np.array(names)[y]
+    estimator = pruned(binary_classifier()).fit(X, y)
+    assert estimator.classes_.tolist() == names
+    assert estimator.score(X, y) > 0.9
+    probabilities = estimator.predict_proba(X)
+    assert probabilities.shape == (len(y), 2)
+    np.testing.assert_array_equal(estimator.predict(X) == names[1], probabilities[:, 1] > 0.5)
+
+
+def test_categorical_labels():
+    """A pandas column of categories is a column of labels."""
+    y = pd.Series(np.array(["a", "b", "c"])[Y], dtype="category")
+    assert pruned().fit(X, y).score(X, y) > WELL_ABOVE_CHANCE
+
+
+def test_targets_of_one_dimension():
+    """One number per row is predicted as one number per row, whatever the module's output."""
+    X, y = line()
+    estimator = pruned(regressor(max_epochs=30)).fit(X, pd.Series(y))
+    assert estimator.predict(X).shape == y.shape
+    assert estimator.score(X, y) > 0.8
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
+def test_targets_of_two_dimensions(dtype):
+    """Several numbers per row are predicted as several, all of them well."""
+    X, y = line()
+    y = (10 * np.column_stack([y, -y, y + X[:, 3]])).astype(dtype)
+    estimator = pruned(regressor(max_epochs=60, module__hidden=32), sparsity=0.2).fit(X, y)
+    assert estimator.predict(X).shape == (len(X), 3)
+    assert estimator.score(X, y) > 0.8
+
+
+def test_module_without_a_dimension_for_its_only_output():
+    """A module that gives one number per row and no second dimension is taken as it is."""
+
+    class Squeezed(MLP):
+        def forward(self, X):
+            return super().forward(X)[:, 0]
+
+    X, y = line()
+    net = regressor(module=Squeezed, module__n_outputs=1, callbacks=None, max_epochs=30)
+    assert pruned(net).fit(X, y).score(X, y) > 0.8
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint8])
+def test_images(dtype):
+    """Images with a channel go through convolutions."""
+    rows = np.zeros((len(Y), 1, 8, 8))
+    for label in range(3):
+        rows[label == Y, 0, :, 2 * label : 2 * label + 2] = 1
+    rows = (200 * rows + RNG.integers(0, 20, rows.shape)).astype(dtype)
+    net = fixed(CNN)
+    net.fit(rows, Y)
+    assert net.n_features_in_ == 1
+    assert net.score(rows, Y) > WELL_ABOVE_CHANCE
+
+
+def test_sequences():
+    """Sequences of vectors go through recurrent layers."""
+    rows = RNG.normal(size=(len(Y), 5, 2)) + Y[:, None, None] - 1
+    assert fixed(Recurrent, max_epochs=15).fit(rows, Y).score(rows, Y) > WELL_ABOVE_CHANCE
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_tokens(dtype):
+    """Integers stay integers where a module embeds them."""
+    rows = (RNG.integers(0, 4, (len(Y), 6)) + 3 * Y[:, None]).astype(dtype)
+    assert fixed(Tokens).fit(rows, Y).score(rows, Y) > WELL_ABOVE_CHANCE
+
+
+def two_inputs():
+    """Return numbers and tokens that name the class together."""
+    tokens = RNG.integers(0, 4, (len(Y), 6)) + 3 * Y[:, None]
+    return {"numbers": X, "tokens": tokens}
+
+
+def test_dict():
+    """A dict of arrays goes to the module by argument name, and stays as it was."""
+    data = two_inputs()
+    estimator = fixed(TwoInputs).fit(data, Y)
+    assert estimator.score(data, Y) > WELL_ABOVE_CHANCE
+    assert not hasattr(estimator, "n_features_in_")
+    assert type(data) is dict
+    assert data["numbers"] is X
+
+
+def test_dict_of_frames_and_lists():
+    """The arrays in a dict may be frames or lists as well."""
+    data = two_inputs()
+    mixed = {"numbers": pd.DataFrame(data["numbers"]), "tokens": data["tokens"].tolist()}
+    first, second = fixed(TwoInputs).fit(mixed, Y), fixed(TwoInputs).fit(data, Y)
+    np.testing.assert_array_equal(first.predict_proba(mixed), second.predict_proba(data))
+
+
+def test_slice_dict_is_split_into_folds():
+    """skorch's SliceDict goes through cross-validation."""
+    scores = cross_val_score(fixed(TwoInputs), SliceDict(**two_inputs()), Y, cv=3)
+    assert scores.min() > WELL_ABOVE_CHANCE
+
+
+def dataset():
+    """Return a torch Dataset of rows and labels."""
+    return TensorDataset(torch.tensor(X, dtype=torch.float32), torch.tensor(2 * Y))
+
+
+def test_slice_dataset():
+    """Rows and labels of a torch Dataset are taken from their two slices."""
+    rows, labels = SliceDataset(dataset()), SliceDataset(dataset(), idx=1)
+    estimator = fixed(MLP).fit(rows, labels)
+    assert estimator.classes_.tolist() == [0, 2, 4]
+    assert estimator.score(rows, labels) > WELL_ABOVE_CHANCE
+    array = fixed(MLP).fit(X, 2 * Y)
+    np.testing.assert_array_equal(estimator.predict_proba(rows), array.predict_proba(X))
+
+
+def test_slice_dataset_is_split_into_folds():
+    """Rows of a torch Dataset go through cross-validation."""
+    scores = cross_val_score(fixed(MLP), SliceDataset(dataset()), Y, cv=3)
+    assert scores.min() > WELL_ABOVE_CHANCE
+
+
+def test_to_dtype_never_hands_out_read_only_memory():
+    """torch warns about arrays that it cannot write to, so those are copied."""
+    rows = X.astype(np.float32)
+    rows.setflags(write=False)
+    converted = to_dtype(rows, MLP())
+    assert converted.flags.writeable
+    assert not np.shares_memory(converted, rows)
