@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 from skcompress import __version__
 from skcompress.pruning.refusals import REFUSALS
 
@@ -16,17 +19,20 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
 ]
 # What is generated is included by other pages.
 exclude_patterns = ["_build", "generated"]
 # A glob in index.md whose folder has no page yet is no mistake.
 suppress_warnings = ["toc.empty_glob"]
 
+smartquotes = False  # quotes in docstrings are code
+
 html_theme = "furo"
+html_math_renderer = "mathml"  # formulas need no script from the network
 html_title = f"skcompress {release}"
 
 autosummary_generate = True
+autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's Parameters sections give types in words
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
@@ -52,5 +58,21 @@ def write_refusals(app):
     folder.joinpath("refusals.md").write_text(refusal_table(), encoding="utf-8")
 
 
+def strip_code(app, doctree):
+    """Drop the blank line that doctest needs at the end of an example."""
+    for block in doctree.findall(nodes.literal_block):
+        block.rawsource = block.astext().rstrip()
+        block[:] = [nodes.Text(block.rawsource)]
+
+
+def write_formula(translator, node):
+    displayed = isinstance(node, nodes.math_block)
+    formula = tex2mathml(node.astext(), as_block=displayed)
+    translator.body.append(f'<div class="math">{formula}</div>' if displayed else formula)
+    raise nodes.SkipNode
+
+
 def setup(app):
     app.connect("builder-inited", write_refusals)
+    app.connect("doctree-read", strip_code)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -212,6 +212,10 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict class probabilities with the compressed net.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
@@ -226,7 +230,21 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         return inputs.to_dtype(X, self.net_.module_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of a classifier, or a regressor's coefficient of determination."""
+        """Return the accuracy of a classifier, or a regressor's coefficient of determination.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            What `X` should give.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows.
+
+        Returns
+        -------
+        score : float
+            At most 1.
+        """
         metric = accuracy_score if is_classifier(self) else r2_score
         return float(metric(inputs.as_target(y), self.predict(X), sample_weight=sample_weight))
 

@@ -71,7 +71,7 @@ def check_labels(y: Any) -> np.ndarray:
     """
     y = as_target(y)
     assert_all_finite(y, input_name="y")
-    if getattr(y, "dtype", None) == object:
+    if getattr(getattr(y, "dtype", None), "kind", None) == "O":
         check_sortable(np.ravel(y))
     kind = type_of_target(y, input_name="y", raise_unknown=True)
     if kind.startswith("multilabel") or kind.endswith("multioutput"):

@@ -17,7 +17,9 @@ def initialized_probe(net: NeuralNet, X: Any, y: np.ndarray) -> NeuralNet:
     """Build an untrained copy of `net`, as wide as the data, to learn its types and shapes."""
     probe = clone(net)
     set_shapes(probe, X, y)
-    return probe.set_params(callbacks="disable", verbose=0).initialize()
+    # Not by set_params, which fails on a net whose callbacks are disabled already.
+    probe.callbacks, probe.verbose = "disable", 0
+    return probe.initialize()
 
 
 def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:

@@ -70,6 +70,25 @@ class TwoInputs(nn.Module):
         return self.layers(torch.cat([numbers, self.embedding(tokens).mean(1)], dim=1))
 
 
+class NeverTrained:
+    """A net that fails when it is trained, so that an error is known to come before."""
+
+    def train_step(self, *args, **kwargs):
+        raise AssertionError("the net was trained before the error")
+
+
+class Classifier(NeverTrained, NeuralNetClassifier):
+    pass
+
+
+class Binary(NeverTrained, NeuralNetBinaryClassifier):
+    pass
+
+
+class Regressor(NeverTrained, NeuralNetRegressor):
+    pass
+
+
 SETTINGS = {
     "module": MLP,
     "optimizer": torch.optim.Adam,

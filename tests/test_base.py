@@ -231,7 +231,7 @@ def test_no_hooks_stay_behind():
 
 
 def test_signature_of_fit():
-    """fit takes rows, targets and weights by scikit-learn's names."""
+    """The arguments of fit are rows, targets and weights by scikit-learn's names."""
     assert list(inspect.signature(pruned().fit).parameters) == ["X", "y", "sample_weight"]
 
 

@@ -63,7 +63,9 @@ def test_the_dense_fit_is_not_repeated(fitted):
     assert Counting.steps == 2 * -(-len(X) // 32)
 
 
-@pytest.mark.parametrize("settings", [{}, {"granularity": "unit"}, {"criterion": "fisher"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"granularity": "unit"}, {"criterion": "fisher"}], ids=str
+)
 def test_the_frozen_net_does_not_change(fitted, settings):
     """Weights, gradients, optimizer state and flags stay as they were, bit for bit."""
     fitted.module_.train()
@@ -115,7 +117,7 @@ def test_an_initialized_net_takes_its_classes_from_y():
 
 
 def test_an_initialized_binary_net_takes_its_classes_from_y():
-    """skorch's binary net says {0, 1} before it has seen any label; that is no claim."""
+    """A binary net of skorch says {0, 1} before it has seen any label; that is no claim."""
     X, y = blobs(n_classes=2)
     net = binary_classifier(callbacks=None, module__n_outputs=1).initialize()
     estimator = pruned(FrozenEstimator(net)).fit(X, np.array(["no", "yes"])[y])
@@ -190,7 +192,7 @@ def test_a_frozen_nets_schedule_is_replayed():
 
 
 def test_a_trimmed_net_is_refused(fitted):
-    """skorch's trim_for_prediction takes what compression needs."""
+    """A call of trim_for_prediction takes what compression needs."""
     fitted.trim_for_prediction()
     with pytest.raises(ValueError, match=r"trim_for_prediction\(\) took the net's criterion"):
         pruned(FrozenEstimator(fitted)).fit(X, Y)

@@ -46,7 +46,7 @@ def fixed(module, **settings):
         X[:, ::-1],
         X.tolist(),
         (20 * X).astype(np.int64),
-        np.clip(20 * X + 100, 0, 255).astype(np.uint8),
+        np.clip(3 * X + 20, 0, 255).astype(np.uint8),
         X.astype(object),
         torch.tensor(X),
         pd.DataFrame(X),
@@ -201,7 +201,7 @@ def test_dict_of_frames_and_lists():
 
 
 def test_slice_dict_is_split_into_folds():
-    """skorch's SliceDict goes through cross-validation."""
+    """A SliceDict of skorch goes through cross-validation."""
     scores = cross_val_score(fixed(TwoInputs), SliceDict(**two_inputs()), Y, cv=3)
     assert scores.min() > WELL_ABOVE_CHANCE
 
@@ -228,7 +228,7 @@ def test_slice_dataset_is_split_into_folds():
 
 
 def test_to_dtype_never_hands_out_read_only_memory():
-    """torch warns about arrays that it cannot write to, so those are copied."""
+    """Arrays that torch cannot write to, about which it warns, are copied."""
     rows = X.astype(np.float32)
     rows.setflags(write=False)
     converted = to_dtype(rows, MLP())

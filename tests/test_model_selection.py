@@ -133,7 +133,12 @@ def test_halving_over_retrain_epochs():
 def test_learning_curve():
     """Scores on held-out rows rise from few rows to many."""
     sizes, _, scores = learning_curve(
-        pruned(classifier(max_epochs=4)), X, Y, train_sizes=[6, 80], cv=3, shuffle=True,
+        pruned(classifier(max_epochs=4)),
+        X,
+        Y,
+        train_sizes=[6, 80],
+        cv=3,
+        shuffle=True,
         random_state=0,
     )
     assert sizes.tolist() == [6, 80]

@@ -149,7 +149,8 @@ def test_rewinding_sees_the_fold():
 
 
 @pytest.mark.parametrize(
-    "cv", [StratifiedShuffleSplit(2, test_size=0.5, random_state=0), GroupKFold(2)],
+    "cv",
+    [StratifiedShuffleSplit(2, test_size=0.5, random_state=0), GroupKFold(2)],
     ids=["strata", "groups"],
 )
 def test_other_splitters(cv):

@@ -40,9 +40,7 @@ def assert_weights_are_counts(net, X, y, repeated, **parameters):
     """Compare a fit on weighted rows with one on repeated rows."""
     weighted = pruned(net, **parameters).fit(X, y, sample_weight=COUNTS)
     plain = pruned(net, **parameters).fit(repeated, np.repeat(y, COUNTS))
-    for (name, first), second in zip(
-        state(weighted).items(), state(plain).values(), strict=True
-    ):
+    for (name, first), second in zip(state(weighted).items(), state(plain).values(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-9, msg=name)
     for name, mask in weighted.masks_.items():
         assert torch.equal(mask, plain.masks_[name])
@@ -68,7 +66,7 @@ def test_weights_are_counts_for_binary_nets():
 
 
 def test_weights_are_counts_for_weighted_classes():
-    """torch's mean counts a row by the weight of its class, and so does the weighted mean."""
+    """The mean in torch counts a row by the weight of its class, and so does the weighted mean."""
     weight = torch.tensor([1.0, 5.0, 2.0], dtype=torch.float64)
     net = classifier(criterion__weight=weight, **EXACT)
     assert_weights_are_counts(net, X, Y, np.repeat(X, COUNTS, axis=0))
@@ -81,7 +79,7 @@ def test_weights_are_counts_for_a_sum():
 
 
 def test_weights_are_counts_for_probabilities():
-    """skorch takes the logarithm for NLLLoss before the criterion is weighted."""
+    """For NLLLoss, skorch takes the logarithm before the criterion is weighted."""
     net = classifier(criterion=nn.NLLLoss, module__softmax=True, **EXACT)
     assert_weights_are_counts(net, X, Y, np.repeat(X, COUNTS, axis=0))
 

@@ -86,10 +86,10 @@ def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weigh
 
     def apply(node: Node, node_args: list[Any], node_kwargs: dict[str, Any]) -> Any:
         name = operation(node)
-        if name == "linear.default":
-            visit(names.get(node.args[1].name), node_args[0], -1, node, weight)
-        elif name in CONVOLUTIONS:
-            visit(names.get(node.args[1].name), node_args[0], 1, node, weight)
+        if name == "linear.default" or name in CONVOLUTIONS:
+            matrix: Any = node.args[1]
+            axis = -1 if name == "linear.default" else 1
+            visit(names.get(matrix.name), node_args[0], axis, node, weight)
         elif name in RECURRENT:
             for parameter, x in recurrent_inputs(node, node_args, names):
                 visit(parameter, x, -1, node, weight)
@@ -120,7 +120,8 @@ def recurrent_inputs(
         part = weights[first : first + directions * per_direction]
         settings = (biases, 1, 0.0, False, bidirectional, batch_first)
         output = node.target(x, state, part, *settings)[0]  # type: ignore[operator]
-        hidden = (state[0] if is_lstm else state).movedim(0, -2)
+        hidden: Any = state[0] if is_lstm else state
+        hidden = hidden.movedim(0, -2)
         for direction, out in enumerate(output.chunk(directions, dim=-1)):
             before = _shifted(out, hidden[..., direction, :].unsqueeze(time), time, direction)
             start = first + direction * per_direction

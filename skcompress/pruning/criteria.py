@@ -8,7 +8,7 @@ that leave with it.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -156,10 +156,11 @@ def score(criterion: str | Criterion, net: NeuralNet, data: Data) -> Scores:
     for name, weight in weights.items():
         value = scores[name]
         if not isinstance(value, Tensor) or value.shape != weight.shape:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            kind = type(value).__name__
+            shape = tuple(value.shape) if isinstance(value, Tensor) else kind
             raise ValueError(
                 f"The criterion's scores for {name!r} must be a tensor of shape"
-                f" {tuple(weight.shape)}; got {got}."
+                f" {tuple(weight.shape)}; got {shape}."
             )
         if not (torch.isfinite(value).all() and (value >= 0).all()):
             raise ValueError(
@@ -180,7 +181,7 @@ def evenly_spaced(data: Data, n_rows: int) -> Data:
 
 
 def _gradients(
-    net: NeuralNet, data: Data, weights: Scores, batch_size: int | None = None
+    net: NeuralNet, data: Data, weights: Mapping[str, Tensor], batch_size: int | None = None
 ) -> Iterator[tuple[Scores, float]]:
     """Yield the gradient of each batch's mean loss with the batch's weight."""
     with _differentiable(weights):
@@ -190,7 +191,7 @@ def _gradients(
 
 
 @contextlib.contextmanager
-def _differentiable(weights: Scores) -> Iterator[None]:
+def _differentiable(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let frozen weights have gradients, for their score."""
     required = {name: weight.requires_grad for name, weight in weights.items()}
     try:

@@ -117,7 +117,7 @@ class PrunedNet(BaseCompressedNet):
     ----------
     .. [1] S. Han et al., "Learning both weights and connections for efficient neural networks",
        NIPS 2015.
-    .. [2] M. Zhu and S. Gupta, "To prune, or not to prune", 2017.
+    .. [2] Michael Zhu and Suyog Gupta, "To prune, or not to prune", 2017.
     .. [3] A. Renda et al., "Comparing rewinding and fine-tuning in neural network pruning",
        ICLR 2020.
 

@@ -62,7 +62,7 @@ CONSTANT_RATE = (
 def recorded_rates(net: NeuralNet) -> list[list[float]]:
     """Return the learning rates that skorch's LRScheduler noted, epoch by epoch."""
     epochs = []
-    for epoch in getattr(net, "history_", []):
+    for epoch in getattr(net, "history_", None) or []:
         if "event_lr" in epoch:
             epochs.append([epoch["event_lr"]])
         else:

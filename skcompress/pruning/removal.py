@@ -95,8 +95,8 @@ def _set_widths(layer: nn.Module) -> None:
     elif isinstance(layer, nn.PReLU):
         layer.num_parameters = len(layer.weight)
     elif isinstance(layer, nn.RNNBase):
-        layer.input_size = layer.weight_ih_l0.shape[1]
-        layer.hidden_size = layer.weight_hh_l0.shape[1]
+        layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
+        layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]
         layer.flatten_parameters()
     elif isinstance(layer, nn.MultiheadAttention):
         keep_heads(layer)

@@ -90,7 +90,8 @@ def recurrent(c: Coupling, name: str, args: list[Any], out: Any) -> list[Tensor]
             inputs = torch.cat(hidden[-directions:])
     if not any(h[0] is hidden[0] for h in c.siblings):
         c.siblings.append(hidden)
-    _pin_states(c, states if isinstance(states, (list, tuple)) else [states], hidden)
+    initial: Any = states if isinstance(states, (list, tuple)) else [states]
+    _pin_states(c, initial, hidden)
     last = torch.stack([spread(units, -1, out[1].shape[1:]) for units in hidden])
     return [spread(inputs, -1, out[0].shape)] + [last] * (len(out) - 1)
 
@@ -192,11 +193,12 @@ def other(c: Coupling, name: str, args: list[Any], out: Any) -> Any:
     return [nothing(o.shape) for o in out] if tensors else nothing(out.shape)
 
 
-MOVES = frozenset(
+_MOVING = (
     "view reshape _unsafe_view flatten unflatten transpose permute squeeze unsqueeze select slice"
     " expand contiguous clone chunk split split_with_sizes unbind cat stack flip repeat t movedim"
-    " narrow numpy_T alias detach".split()
+    " narrow numpy_T alias detach"
 )
+MOVES = frozenset(_MOVING.split())
 _KINDS: list[tuple[Rule, str]] = [
     (linear, "linear"),
     (convolution, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),

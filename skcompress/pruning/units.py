@@ -144,11 +144,8 @@ def _pick(values: Any, attribute: str) -> Any:
 
 
 def _number(c: Coupling, weights: dict[str, nn.Parameter]) -> Units:
-    """Number the classes that a weight reads, a weight produces, and nothing pins."""
-    for name, dim in c.consumers:
-        if name not in weights:
-            # Masks are for prunable weights, and could not silence the unit there.
-            c.pin(c.slots[name, dim], f"{name!r}, which is not prunable, reads it")
+    """Give numbers to the classes that a weight reads, a weight produces, and nothing pins."""
+    _pin_unprunable(c, weights)
     for hidden in c.siblings:
         _pin_tangled(c, hidden)
     read = {r for slot in c.consumers for r in c.roots(c.slots[slot]).tolist()}
@@ -176,6 +173,13 @@ def _number(c: Coupling, weights: dict[str, nn.Parameter]) -> Units:
     siblings = [parts for parts in siblings if (parts != NONE).all()]
     consumers = frozenset(c.consumers & slots.keys())
     return Units(len(numbers), slots, consumers, layers, siblings, stays)
+
+
+def _pin_unprunable(c: Coupling, weights: dict[str, nn.Parameter]) -> None:
+    """Pin what a weight reads that is not prunable: no mask could silence the unit there."""
+    for name, dim in c.consumers:
+        if name not in weights:
+            c.pin(c.slots[name, dim], f"{name!r}, which is not prunable, reads it")
 
 
 def _numbered(c: Coupling, labels: Tensor, numbers: dict[int, int]) -> Tensor:

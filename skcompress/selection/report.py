@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .refit import mean_scores
+from .refit import fold_scores, mean_scores
 
 
 def compression_report(
@@ -44,7 +44,7 @@ def compression_report(
         - the parameters, without the names of the steps around them where they stay distinct;
         - `score` and `score` + ``"_std"``: mean and standard deviation over the folds;
         - `size`: mean over the folds, in bytes;
-        - `latency`: mean over the folds, in seconds;
+        - `latency`: median over the folds, in seconds, since another process may disturb one;
         - ``"rank"``: 1 for the candidate with the best score; missing for the baseline;
         - ``"chosen"``: whether the search's ``best_index_`` is this candidate. Given only
           ``cv_results_``, none is.
@@ -73,7 +73,7 @@ def compression_report(
     report[f"{score}_std"] = np.asarray(cv_results[f"std_test_{score}"], dtype=float)
     report[size] = -mean_scores(cv_results, size)
     if f"mean_test_{latency}" in cv_results:
-        report[latency] = -mean_scores(cv_results, latency)
+        report[latency] = -np.median(fold_scores(cv_results, latency), axis=0)
     # A nullable type: the baseline has no rank.
     report["rank"] = pd.array(cv_results[f"rank_test_{score}"], dtype="Int64")
     report["chosen"] = report.index == getattr(results, "best_index_", None)
@@ -111,5 +111,5 @@ def _baseline_row(baseline: Mapping[str, Any], score: str, size: str, latency: s
         "chosen": False,
     }
     if f"test_{latency}" in baseline:
-        row[latency] = -np.mean(baseline[f"test_{latency}"])
+        row[latency] = -np.median(baseline[f"test_{latency}"])
     return pd.DataFrame(row, index=["baseline"]).astype({"rank": "Int64"})

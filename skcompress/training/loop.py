@@ -48,10 +48,11 @@ def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
     if data.sample_weight is None:
         return net.fit(data.X, data.y)
     if net.callbacks == "disable":
-        net.set_params(**{f"callbacks__{name}": None for name, _ in net.get_default_callbacks()})
+        for name, _ in net.get_default_callbacks():
+            setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
-    callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights())]
-    return net.set_params(callbacks=callbacks).fit(data.inputs, data.y)
+    net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights())]
+    return net.fit(data.inputs, data.y)
 
 
 def cosine(progress: float) -> float:

@@ -64,7 +64,7 @@ class ShapeSetter(Callback):
             net.set_params(**changed)
 
     def _input_width(self, X: Any) -> int:
-        shape = getattr(X, "shape", ())
+        shape: tuple[int, ...] = getattr(X, "shape", ())
         if isinstance(X, dict) or len(shape) < 2:
             raise ValueError(
                 "ShapeSetter reads the input width from X.shape[-1], which needs an array of at"
@@ -102,7 +102,7 @@ def without_shape_setters(net: NeuralNet) -> list[Any]:
 def set_shapes(net: NeuralNet, X: Any, y: Any) -> None:
     """Let a net's shape setters act before it is initialized, so that it is built only once."""
     # skorch makes instances of classes, and applies parameters such as callbacks__ShapeSetter__*.
-    net.initialize_callbacks()
+    net._initialize_callbacks()
     for _, callback in net.callbacks_:
         if isinstance(callback, (ShapeSetter, InputShapeSetter)):
             callback.on_train_begin(net, X, y)

@@ -1,0 +1,276 @@
+import copy
+
+import pytest
+import torch
+
+from skcompress.pruning.budgets import Budget, select
+from skcompress.pruning.criteria import CRITERIA
+from skcompress.pruning.granularity import (
+    ChooseUnits,
+    choose_two_of_four,
+    choose_weights,
+    unit_scores,
+    weights_left,
+)
+from skcompress.pruning.removal import remove_units
+from tests.pruning_modules import (
+    MLP,
+    ConvNet,
+    build,
+    classification,
+    classifier,
+    known_units,
+    n_weights,
+    shapes_of,
+    units_of,
+)
+
+CHAINS = ["mlp", "mlp, batch norm", "cnn", "branches", "tied"]
+SIBLINGS = ["lstm, bidirectional", "gru, h_n"]
+SCOPES = ["global", "layer", "lamp"]
+
+
+def setting(name, seed=0):
+    """Return a module, its units and random scores of its weights."""
+    module = build(name, seed)
+    generator = torch.Generator().manual_seed(seed)
+    scores = {
+        n: torch.rand(s, generator=generator, dtype=torch.double)
+        for n, s in shapes_of(module).items()
+    }
+    return module, known_units(name), scores
+
+
+class TestWeights:
+    """Single weights and two of four are chosen by the budgets."""
+
+    def test_weights(self):
+        scores = {"a": torch.rand(4, 5), "b": torch.rand(3, 4)}
+        budget = Budget(sparsity=0.5)
+        for progress in (0.3, 1.0):
+            chosen = choose_weights(budget, "lamp")(scores, progress)
+            expected = select(scores, budget, "lamp", progress)
+            assert all(torch.equal(chosen[n], expected[n]) for n in scores)
+
+    def test_two_of_four(self):
+        mask = choose_two_of_four()({"a": torch.tensor([[1.0, 4, 3, 2]])}, 1.0)["a"]
+        assert mask.tolist() == [[False, True, True, False]]
+
+
+class TestUnitScores:
+    """What a unit is worth: the sum over what reads it."""
+
+    def test_chain(self):
+        _, units, scores = setting("mlp")
+        expected = torch.cat([scores["second.weight"].sum(0), scores["last.weight"].sum(0)])
+        torch.testing.assert_close(unit_scores(scores, units), expected)
+
+    def test_several_readers(self):
+        """A channel of the residual stream is read by a block, and by what comes after it."""
+        _, units, scores = setting("cnn")
+        found = unit_scores(scores, units)
+        stream = units.slots["stem.weight", 0]
+        expected = scores["inner.weight"].sum((0, 2, 3)) + scores["pointwise.weight"].sum((0, 2, 3))
+        torch.testing.assert_close(found[stream], expected)
+        flat = scores["head.weight"].sum(0).view(7, 4).sum(1)
+        torch.testing.assert_close(found[units.slots["pointwise.weight", 0]], flat)
+
+    def test_what_is_gone(self):
+        """A unit of which no weight is left ranks below all; what is left of others counts."""
+        _, units, scores = setting("mlp")
+        scores["second.weight"][:, 2] = -1
+        scores["second.weight"][1:, 3] = -1
+        found = unit_scores(scores, units)
+        assert found[2] == -1
+        assert found[3] == pytest.approx(float(scores["second.weight"][0, 3]))
+        assert (found >= 0).sum() == len(found) - 1
+
+    def test_mean_activation(self):
+        """The score of the activation criterion is the mean absolute activation of the unit."""
+        net, (X, y) = classifier(MLP).initialize(), classification()
+        scores = CRITERIA["activation"](net, X, y, None)
+        module = net.module_
+        found = unit_scores(scores, units_of(module, torch.as_tensor(X[:2])))
+        with torch.no_grad():
+            first = torch.relu(module.first(torch.as_tensor(X)))
+            second = torch.tanh(module.second(first))
+        expected = torch.cat([first.abs().mean(0), second.abs().mean(0)]).double()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class TestChoice:
+    """Which units go."""
+
+    @pytest.mark.parametrize("name", CHAINS)
+    @pytest.mark.parametrize("scope", ["global", "lamp"])
+    @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5])
+    def test_sparsity_counts_units(self, name, scope, sparsity):
+        _, units, scores = setting(name)
+        choose = ChooseUnits(units, Budget(sparsity=sparsity), scope)
+        choose(scores, 1.0)
+        assert int((~choose.alive).sum()) == round(sparsity * units.n_units)
+
+    @pytest.mark.parametrize("name", [*CHAINS, *SIBLINGS])
+    @pytest.mark.parametrize("scope", SCOPES)
+    @pytest.mark.parametrize("seed", range(3))
+    def test_every_layer_keeps_a_unit(self, name, scope, seed):
+        """However different the scores of the layers are."""
+        _, units, scores = setting(name, seed)
+        scores = {n: s * 10.0 ** -i for i, (n, s) in enumerate(scores.items())}
+        choose = ChooseUnits(units, Budget(sparsity=0.6), scope)
+        choose(scores, 1.0)
+        assert all(choose.alive[layer].any() for layer in units.layers.values())
+
+    def test_the_lowest_go(self):
+        _, units, scores = setting("mlp")
+        scores["last.weight"] *= 8 / 3  # as many readers as in the layer before
+        choose = ChooseUnits(units, Budget(sparsity=0.5), "global")
+        choose(scores, 1.0)
+        found = unit_scores(scores, units)
+        assert found[choose.alive].min() > found[~choose.alive].max()
+
+    def test_masks_are_those_of_what_reads(self):
+        """A mask has a column of zeros for each unit that goes, and nothing else."""
+        _, units, scores = setting("mlp")
+        choose = ChooseUnits(units, Budget(sparsity=0.5), "layer")
+        masks = choose(scores, 1.0)
+        assert masks["first.weight"].all()
+        for name, alive in (("second.weight", choose.alive[:8]), ("last.weight", choose.alive[8:])):
+            assert torch.equal(masks[name], alive.expand_as(masks[name]))
+            assert alive.sum() == 4
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_nothing_comes_back(self, scope):
+        """With what is gone marked, more progress keeps fewer units of the same."""
+        _, units, scores = setting("cnn")
+        choose = ChooseUnits(units, Budget(sparsity=0.7), scope)
+        alive = choose.alive
+        for seed, progress in enumerate((0.2, 0.5, 0.9, 1.0)):
+            masks = choose(scores, progress)
+            assert (choose.alive <= alive).all()
+            alive = choose.alive
+            torch.manual_seed(seed)
+            scores = {n: torch.rand_like(s).masked_fill(~masks[n], -1) for n, s in scores.items()}
+        assert 0 < int(alive.sum()) < units.n_units / 2
+
+    def test_threshold(self):
+        """Raw sums are compared."""
+        _, units, scores = setting("mlp")
+        found = unit_scores(scores, units)
+        threshold = float(found.median())
+        choose = ChooseUnits(units, Budget(threshold=threshold), "global")
+        choose(scores, 1.0)
+        assert torch.equal(choose.alive, found >= threshold)
+
+    def test_threshold_that_empties_a_layer(self):
+        _, units, scores = setting("mlp")
+        choose = ChooseUnits(units, Budget(threshold=100.0), "global")
+        with pytest.raises(ValueError, match="threshold=100 empties 'first.weight', whose scores"):
+            choose(scores, 1.0)
+
+    def test_scopes_differ(self):
+        _, units, scores = setting("mlp")
+        scores["last.weight"] *= 1.5
+        found = []
+        for scope in SCOPES:
+            choose = ChooseUnits(units, Budget(sparsity=0.4), scope)
+            choose(scores, 1.0)
+            found.append(tuple(choose.alive.tolist()))
+        assert len(set(found)) == 3
+
+
+class TestSiblings:
+    """Hidden units of a recurrent module."""
+
+    @pytest.mark.parametrize("name", SIBLINGS)
+    @pytest.mark.parametrize("sparsity", [0.2, 0.4, 0.6])
+    def test_the_lowest_of_each_layer_go(self, name, sparsity):
+        """As many in each layer and direction, those of lowest score there."""
+        _, units, scores = setting(name)
+        choose = ChooseUnits(units, Budget(sparsity=sparsity), "global")
+        choose(scores, 1.0)
+        found, (parts,) = unit_scores(scores, units), units.siblings
+        for part in parts:
+            going = part[~choose.alive[part]]
+            assert len(going) == round(sparsity * len(part))
+            assert found[going].max() < found[part[choose.alive[part]]].min()
+
+
+class TestMaxWeights:
+    """``max_weights`` counts weights, where units go too."""
+
+    @pytest.mark.parametrize("name", [*CHAINS, *SIBLINGS, "attention", "encoder"])
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_never_exceeded(self, name, scope):
+        module, units, scores = setting(name)
+        total = n_weights(module)
+        for part in (0.5, 0.75, 0.9, 1.0):
+            choose = ChooseUnits(units, Budget(max_weights=int(part * total)), scope)
+            choose(scores, 1.0)
+            smaller = copy.deepcopy(module)
+            remove_units(smaller, units, choose.alive)
+            assert n_weights(smaller) <= part * total
+        assert n_weights(smaller) == total
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_no_more_than_needed(self, seed):
+        """One unit more would be too many."""
+        module, units, scores = setting("mlp", seed)
+        shapes, found = shapes_of(module), unit_scores(scores, units)
+        for k in range(30, n_weights(module), 9):
+            choose = ChooseUnits(units, Budget(max_weights=k), "global")
+            choose(scores, 1.0)
+            assert weights_left(units, choose.alive, shapes) <= k
+            if not choose.alive.all():
+                one_more = choose.alive.clone()
+                dead = (~one_more).nonzero().flatten()
+                one_more[dead[found[dead].argmax()]] = True
+                assert weights_left(units, one_more, shapes) > k
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_too_small(self, scope):
+        """The error says what the smallest module takes."""
+        _, units, scores = setting("mlp")
+        smallest = 6 * 1 + 1 * 1 + 1 * 3
+        match = rf"max_weights=9 cannot be met .* one unit in each layer still takes {smallest} "
+        with pytest.raises(ValueError, match=match):
+            ChooseUnits(units, Budget(max_weights=9), scope)(scores, 1.0)
+        choose = ChooseUnits(units, Budget(max_weights=smallest), scope)
+        choose(scores, 1.0)
+        assert choose.alive.sum() == 2
+
+    def test_progress(self):
+        """Part of the way, fewer units have gone."""
+        _, units, scores = setting("cnn")
+        choose = ChooseUnits(units, Budget(max_weights=200), "global")
+        counts = []
+        for progress in (0.0, 0.4, 0.8, 1.0):
+            choose(scores, progress)
+            counts.append(int(choose.alive.sum()))
+        assert counts == sorted(counts, reverse=True)
+        assert counts[0] == units.n_units > counts[1] > counts[-1]
+
+
+class TestEverySecond:
+    """A choice to try removal with, whatever the budget."""
+
+    @pytest.mark.parametrize("name", [*CHAINS, *SIBLINGS, "attention", "cnn, grouped"])
+    def test_half_of_each_layer_goes(self, name):
+        _, units, _ = setting(name)
+        alive = ChooseUnits(units, Budget(threshold=0.0), "global").every_second()
+        for layer in units.layers.values():
+            assert int(alive[layer].sum()) == (len(layer) + 1) // 2
+        for parts in units.siblings:
+            assert len(alive[parts].sum(1).unique()) == 1
+
+
+def test_weights_left_by_hand():
+    """Both sides of a weight shrink, and a channel counts for each of its places."""
+    module = ConvNet()
+    units = units_of(module, torch.rand(2, 1, 8, 8))
+    alive = torch.ones(units.n_units, dtype=torch.bool)
+    assert weights_left(units, alive, shapes_of(module)) == n_weights(module)
+    alive[units.slots["inner.weight", 0][:2]] = False
+    alive[units.slots["pointwise.weight", 0][:3]] = False
+    expected = 6 * 9 + 3 * 6 * 9 + 6 * 3 + 6 * 9 + 4 * 6 + 3 * 4 * 4
+    assert weights_left(units, alive, shapes_of(module)) == expected

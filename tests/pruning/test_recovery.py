@@ -1,0 +1,319 @@
+import numpy as np
+import pytest
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import LRScheduler
+from sklearn.frozen import FrozenEstimator
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, StepLR
+
+from skcompress import PrunedNet
+from skcompress.pruning import pruned as pruned_module
+from skcompress.pruning.layers import prunable_weights
+from skcompress.pruning.recovery import (
+    FINE_TUNE_RATE,
+    dense_net,
+    has_schedule,
+    initial_net,
+    learning_rate,
+    recorded_rates,
+)
+from skcompress.training.loop import cosine
+from tests.pruning_modules import MLP, NormalizedMLP, classification, classifier
+
+RATES = []
+
+
+class Recording(NeuralNetClassifier):
+    """Note the learning rates of every step, group by group."""
+
+    def train_step(self, batch, **fit_params):
+        RATES.append([group["lr"] for group in self.optimizer_.param_groups])
+        return super().train_step(batch, **fit_params)
+
+
+def recording(module=MLP, **params):
+    """Return a net that notes its rates; 60 rows make three batches."""
+    RATES.clear()
+    settings = {"criterion": nn.CrossEntropyLoss, "train_split": None, "verbose": 0, "lr": 0.1,
+                "batch_size": 20, "max_epochs": 4}  # fmt: skip
+    return Recording(module, **(settings | params))
+
+
+def fit(net, **params):
+    """Fit a PrunedNet and return it."""
+    X, y = classification()
+    settings = {"schedule": "one-shot", "random_state": 0}
+    return PrunedNet(net, **(settings | params)).fit(X, y)
+
+
+def weights_of(net):
+    """Return copies of the prunable weights."""
+    return {n: w.detach().clone() for n, w in prunable_weights(net.module_).items()}
+
+
+class TestNone:
+    """What stays is the dense net's, bit for bit."""
+
+    @pytest.mark.parametrize("criterion", ["magnitude", "gradient", "fisher", "wanda", "random"])
+    def test_weights(self, criterion):
+        pruned = fit(classifier(MLP), recovery="none", criterion=criterion)
+        dense = pruned.estimator_.module_.state_dict()
+        for name, tensor in pruned.net_.module_.state_dict().items():
+            mask = pruned.masks_.get(name, torch.tensor(True))
+            assert torch.equal(tensor, dense[name] * mask)
+        assert not pruned.masks_["first.weight"].all()
+
+    def test_frozen(self):
+        """Also the running statistics, and the frozen net keeps its own."""
+        X, y = classification()
+        net = classifier(NormalizedMLP).fit(X, y)
+        before = {name: tensor.clone() for name, tensor in net.module_.state_dict().items()}
+        pruned = fit(FrozenEstimator(net), recovery="none")
+        for name, tensor in pruned.net_.module_.state_dict().items():
+            assert torch.equal(tensor, before[name] * pruned.masks_.get(name, torch.tensor(True)))
+            assert torch.equal(net.module_.state_dict()[name], before[name])
+
+    def test_units(self):
+        """The smaller tensors are parts of the dense net's."""
+        pruned = fit(classifier(MLP), recovery="none", granularity="unit")
+        dense, smaller = pruned.estimator_.module_, pruned.net_.module_
+        assert smaller.first.weight.shape[0] < 8
+        rows = (smaller.first.weight[:, None] == dense.first.weight[None]).all(-1)
+        assert rows.any(1).all()
+
+    def test_obs_moves_what_stays(self):
+        """The exact criterion makes up for what goes; it is the one that changes weights."""
+        pruned = fit(classifier(MLP), recovery="none", criterion="obs")
+        dense = weights_of(pruned.estimator_)
+        for name, weight in weights_of(pruned.net_).items():
+            mask = pruned.masks_[name]
+            assert torch.equal(weight != 0, mask)
+            assert not torch.equal(weight[mask], dense[name][mask])
+
+    def test_no_step_is_made(self):
+        net = recording()
+        fit(net, recovery="none")
+        assert len(RATES) == 4 * 3
+
+
+class TestFineTune:
+    """What stays is trained on, at a rate that falls as a cosine."""
+
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual", "projected"])
+    def test_weights_change(self, schedule):
+        pruned = fit(classifier(MLP), schedule=schedule, retrain_epochs=2)
+        dense = weights_of(pruned.estimator_)
+        for name, weight in weights_of(pruned.net_).items():
+            mask = pruned.masks_[name]
+            assert not torch.equal(weight[mask], dense[name][mask])
+            assert not weight[~mask].any()
+
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual", "projected"])
+    @pytest.mark.parametrize(("lr", "first"), [(None, 0.1 * FINE_TUNE_RATE), (0.3, 0.3)])
+    def test_rates(self, schedule, lr, first):
+        """From a multiple of the optimizer's own rate, or from `retrain_lr`."""
+        fit(recording(), schedule=schedule, retrain_epochs=5, retrain_lr=lr)
+        found = [rate for (rate,) in RATES[4 * 3 :]]
+        assert found == pytest.approx([first * cosine(step / 15) for step in range(15)])
+
+    def test_groups_keep_their_ratio(self):
+        groups = [("first.*", {"lr": 0.02})]
+        fit(recording(optimizer__param_groups=groups), retrain_epochs=2, retrain_lr=0.5)
+        found = np.array(RATES[4 * 3 :])
+        assert found.shape == (6, 2)
+        np.testing.assert_allclose(found[:, 0] / found[:, 1], 0.2)
+        assert found[0].tolist() == pytest.approx([0.1, 0.5])
+
+    def test_default_number_of_epochs(self):
+        fit(recording())
+        assert len(RATES) == (4 + pruned_module.DEFAULT_EPOCHS) * 3
+
+
+SCHEDULERS = {
+    "by epoch": LRScheduler(StepLR, step_size=1, gamma=0.5),
+    "by batch": LRScheduler(CosineAnnealingLR, T_max=12, step_every="batch"),
+    "warm-up": LRScheduler(LambdaLR, lr_lambda=lambda epoch: (epoch + 1) / 4),
+}
+
+
+class TestRewind:
+    """The learning rates of the dense fit, once more."""
+
+    @pytest.mark.parametrize("name", SCHEDULERS)
+    @pytest.mark.parametrize("epochs", [1, 2, 4])
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual"])
+    def test_the_last_epochs_are_replayed(self, name, epochs, schedule):
+        net = recording(callbacks=[("rates", SCHEDULERS[name])])
+        fit(net, recovery="rewind", retrain_epochs=epochs, schedule=schedule)
+        dense, again = RATES[: 4 * 3], RATES[4 * 3 :]
+        assert len({rate for (rate,) in dense}) > 1
+        assert len(again) == epochs * 3
+        np.testing.assert_allclose(again, dense[-epochs * 3 :], rtol=1e-12)
+
+    def test_more_epochs_than_there_were(self):
+        """Then the whole course is stretched."""
+        net = recording(callbacks=[("rates", SCHEDULERS["by epoch"])])
+        fit(net, recovery="rewind", retrain_epochs=8)
+        again = [rate for (rate,) in RATES[4 * 3 :]]
+        assert again == pytest.approx(np.repeat([0.1, 0.05, 0.025, 0.0125], 6).tolist())
+
+    def test_groups_of_parameters(self):
+        """Each group replays its own rates, though skorch notes those of the first one only."""
+        net = recording(
+            callbacks=[("rates", SCHEDULERS["by epoch"])],
+            optimizer__param_groups=[("first.*", {"lr": 0.02})],
+        )
+        fit(net, recovery="rewind", retrain_epochs=4)
+        assert np.shape(RATES) == (24, 2)
+        np.testing.assert_allclose(RATES[12:], RATES[:12], rtol=1e-12)
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_frozen(self, nested):
+        """A frozen net's own history is replayed, also that of one inside a PrunedNet."""
+        X, y = classification()
+        net = recording(callbacks=[("rates", SCHEDULERS["by epoch"])])
+        frozen = PrunedNet(net, recovery="none", schedule="one-shot") if nested else net
+        frozen.fit(X, y)
+        dense = RATES[:12]
+        fit(FrozenEstimator(frozen), recovery="rewind", retrain_epochs=4)
+        np.testing.assert_allclose(RATES[12:], dense, rtol=1e-12)
+
+    def test_inside_another_pruned_net(self):
+        """The schedule is that of the net at the core."""
+        net = recording(callbacks=[("rates", SCHEDULERS["by epoch"])])
+        inner = PrunedNet(net, recovery="none", schedule="one-shot")
+        fit(inner, recovery="rewind", retrain_epochs=2)
+        np.testing.assert_allclose(RATES[12:], RATES[6:12], rtol=1e-12)
+
+    def test_a_scheduler_that_does_nothing(self):
+        """A rate that turns out constant is an error, too."""
+        constant = LRScheduler(LambdaLR, lr_lambda=lambda epoch: 1.0)
+        with pytest.raises(ValueError, match="the net has a constant rate"):
+            fit(recording(callbacks=[("rates", constant)]), recovery="rewind")
+
+    def test_rounding_does_not_fall_back(self):
+        """A hundred epochs: step 29 of 100 belongs to epoch 29, though 0.29 * 100 < 29."""
+        assert int(29 / 100 * 100) == 28
+        X, y = classification()
+        net = recording(max_epochs=100, callbacks=[("rates", SCHEDULERS["warm-up"])]).fit(X, y)
+        rate = learning_rate("rewind", None, net, 100)
+        found = [rate(step / 100) for step in range(100)]
+        assert found == pytest.approx([(epoch + 1) / 4 for epoch in range(100)])
+
+
+class TestHistory:
+    """What is known of the dense fit's rates."""
+
+    def test_recorded_rates(self):
+        X, y = classification()
+        by_epoch = recording(callbacks=[("rates", SCHEDULERS["by epoch"])]).fit(X, y)
+        assert recorded_rates(by_epoch) == [[0.1], [0.05], [0.025], [0.0125]]
+        by_batch = recording(callbacks=[("rates", SCHEDULERS["by batch"])]).fit(X, y)
+        expected = [rate for (rate,) in RATES]
+        assert np.concatenate(recorded_rates(by_batch)).tolist() == pytest.approx(expected)
+        assert recorded_rates(recording().fit(X, y)) == []
+        assert recorded_rates(recording()) == []
+
+    @pytest.mark.parametrize(
+        ("callbacks", "expected"),
+        [
+            ([], False),
+            ([("rates", SCHEDULERS["by epoch"])], True),
+            ([LRScheduler], True),
+            ([SCHEDULERS["by batch"]], True),
+        ],
+        ids=["none", "named", "class", "instance"],
+    )
+    def test_before_the_dense_fit(self, callbacks, expected):
+        net = recording(callbacks=callbacks)
+        assert has_schedule(net, net) == expected
+
+    def test_after_it(self):
+        """A frozen net has a schedule if its rates have changed."""
+        X, y = classification()
+        for name, expected in (("by epoch", True), (None, False)):
+            callbacks = [("rates", SCHEDULERS[name])] if name else []
+            net = recording(callbacks=callbacks).fit(X, y)
+            assert has_schedule(FrozenEstimator(net), net) == expected
+
+    def test_the_net_at_the_core(self):
+        X, y = classification()
+        inner = PrunedNet(recording(), recovery="none", schedule="one-shot").fit(X, y)
+        outer = PrunedNet(FrozenEstimator(inner), recovery="none", schedule="one-shot").fit(X, y)
+        assert dense_net(outer) is inner.estimator_
+
+
+class Constant(MLP):
+    """Begins with the same number everywhere."""
+
+    def __init__(self, value=0.125, n_inputs=6):
+        super().__init__(n_inputs)
+        self.norm = nn.BatchNorm1d(n_inputs)
+        for weight in prunable_weights(self).values():
+            nn.init.constant_(weight, value)
+
+    def forward(self, X):
+        return super().forward(self.norm(X))
+
+
+class TestScratch:
+    """The structure found is trained anew."""
+
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual", "projected"])
+    @pytest.mark.parametrize("granularity", ["weight", "unit", "2:4"])
+    def test_it_begins_with_initial_weights(self, schedule, granularity, monkeypatch):
+        """Every weight that stays has its initial value, and no statistics are taken over."""
+        starts, retrain = [], pruned_module.retrain
+
+        def logged(net, data, **kwargs):
+            state = net.module_.state_dict()
+            starts.append({name: tensor.clone() for name, tensor in state.items()})
+            retrain(net, data, **kwargs)
+
+        monkeypatch.setattr(pruned_module, "retrain", logged)
+        pruned = fit(
+            classifier(Constant), recovery="scratch", schedule=schedule, granularity=granularity
+        )
+        assert len(starts) == (1 if schedule == "one-shot" else 2)
+        last, dense = starts[-1], pruned.estimator_.module_.state_dict()
+        for name in ("first.weight", "second.weight", "last.weight"):
+            assert set(last[name].unique().tolist()) <= {0.0, 0.125}
+            assert not set(dense[name].unique().tolist()) & {0.0, 0.125}
+        assert (last["second.weight"] == 0).any()
+        assert torch.equal(last["norm.running_mean"], torch.zeros(6))
+        assert dense["norm.running_mean"].any()
+        for name, weight in weights_of(pruned.net_).items():
+            assert torch.equal(weight != 0, pruned.masks_[name])
+            assert not set(weight.unique().tolist()) <= {0.0, 0.125}, "and then they are trained"
+
+    def test_number_of_epochs(self):
+        """As many as the net's own, unless given; a schedule before it takes its own time."""
+        fit(recording(), recovery="scratch")
+        assert len(RATES) == (4 + 4) * 3
+        fit(recording(), recovery="scratch", retrain_epochs=6)
+        assert len(RATES) == (4 + 6) * 3
+        fit(recording(), recovery="scratch", retrain_epochs=6, schedule="gradual")
+        assert len(RATES) == (4 + 6 + 6) * 3
+
+    def test_initial_net(self):
+        """Same parameters, new weights, not those of the net."""
+        X, y = classification()
+        net = recording(module__hidden=5).fit(X, y)
+        torch.manual_seed(0)
+        fresh = initial_net(net)
+        torch.manual_seed(0)
+        again = initial_net(net)
+        assert fresh.module_.first.weight.shape == (5, 6)
+        for name, weight in weights_of(fresh).items():
+            assert torch.equal(weight, weights_of(again)[name])
+            assert not torch.equal(weight, weights_of(net)[name])
+
+    def test_widths_from_the_data(self):
+        """A module whose widths are set in ``fit`` is built anew with those."""
+        from skcompress.training import ShapeSetter
+
+        net = classifier(MLP, callbacks=[ShapeSetter()], module__n_inputs=99, module__n_outputs=99)
+        pruned = fit(net, recovery="scratch", retrain_epochs=1)
+        assert pruned.net_.module_.first.weight.shape == (8, 6)
+        assert pruned.net_.module_.last.weight.shape == (3, 8)

@@ -1,0 +1,98 @@
+"""Weights that travel with the rows, and the loss that takes them out again."""
+
+import numpy as np
+import pytest
+import torch
+from skorch.helper import SliceDict
+from torch import nn
+
+from skcompress.training.weights import attach_weights, batch_weight, weighted_loss
+from tests.contract_modules import MLP, TwoInputs, blobs, classifier, regressor
+
+X, Y = blobs(12)
+ROWS = X.astype(np.float32)
+WEIGHTS = np.linspace(0.5, 2.0, 12, dtype=np.float32)
+
+
+def net_of(module=MLP, **settings):
+    """Return an initialized net of known widths."""
+    return classifier(module=module, callbacks=None, **settings).initialize()
+
+
+def loss_of(net, X, y):
+    """Return the loss of one batch with its rows, as training computes it."""
+    Xi = {k: torch.tensor(v) for k, v in X.items()} if isinstance(X, dict) else torch.tensor(X)
+    return net.get_loss(net.infer(Xi), torch.tensor(y), X=Xi, training=True)
+
+
+def test_without_weights_nothing_is_attached():
+    """Rows stay as they are where nothing weighs them."""
+    assert attach_weights(ROWS, None) is ROWS
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_weighted_loss_of_a_batch(reduction):
+    """The loss is the weighted mean, or sum, of the rows' losses."""
+    net = net_of(criterion__reduction=reduction)
+    each = nn.functional.cross_entropy(
+        net.module_(torch.tensor(ROWS)), torch.tensor(Y), reduction="none"
+    )
+    total = (each.detach().numpy() * WEIGHTS).sum()
+    with weighted_loss(net):
+        loss = loss_of(net, attach_weights(ROWS, WEIGHTS), Y)
+    expected = total if reduction == "sum" else total / WEIGHTS.sum()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_targets_of_two_dimensions():
+    """A row's weight counts for each of its targets."""
+    net = regressor(callbacks=None, module__n_outputs=2).initialize()
+    y = ROWS[:, :2]
+    with torch.no_grad():
+        squares = (net.module_(torch.tensor(ROWS)).numpy() - y) ** 2
+    with weighted_loss(net):
+        loss = loss_of(net, attach_weights(ROWS, WEIGHTS), y)
+    assert loss.item() == pytest.approx(np.average(squares.mean(1), weights=WEIGHTS), rel=1e-5)
+
+
+def test_dicts_keep_their_names():
+    """Named inputs reach the module without the weights."""
+    net = net_of(TwoInputs)
+    data = {"numbers": ROWS, "tokens": Y[:, None]}
+    plain = loss_of(net, data, Y)
+    with weighted_loss(net):
+        weighted = loss_of(net, attach_weights(data, np.ones(12, dtype=np.float32)), Y)
+    assert weighted.item() == pytest.approx(plain.item(), rel=1e-6)
+    assert set(data) == {"numbers", "tokens"}
+
+
+def test_batches_without_weights_count_once_a_row():
+    """Rows that come without weights, such as those of a validation set, weigh the same."""
+    net = net_of()
+    plain = loss_of(net, ROWS, Y)
+    with weighted_loss(net):
+        loss_of(net, attach_weights(ROWS, WEIGHTS), Y)
+        later = loss_of(net, ROWS[:5], Y[:5])
+        assert loss_of(net, ROWS, Y).item() == pytest.approx(plain.item(), rel=1e-6)
+    assert later.item() == pytest.approx(loss_of(net, ROWS[:5], Y[:5]).item(), rel=1e-6)
+
+
+def test_the_criterion_is_given_back():
+    """Reduction and hooks are as before, also after an error."""
+    net = net_of()
+    with weighted_loss(net):
+        assert net.criterion_.reduction == "none"
+    rows = attach_weights(ROWS[:, :3], WEIGHTS)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"), weighted_loss(net):
+        loss_of(net, rows, Y)
+    assert net.criterion_.reduction == "mean"
+    assert not net.criterion_._forward_hooks
+    assert not net.module_._forward_pre_hooks
+
+
+def test_batch_weight():
+    """A batch weighs as much as its rows, which count one each where nothing else is said."""
+    batch = {name: torch.tensor(value) for name, value in attach_weights(ROWS, WEIGHTS).items()}
+    assert batch_weight(batch) == pytest.approx(WEIGHTS.sum())
+    assert batch_weight(torch.tensor(ROWS)) == 12.0
+    assert batch_weight(SliceDict(numbers=ROWS)) == 12.0
