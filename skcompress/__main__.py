@@ -28,6 +28,7 @@ from .selection import (
     size_scorer,
     smallest_within_one_se,
 )
+from .selection.refit import fold_scores
 
 GRID: dict[str, list[Any]] = {
     "prunednet__criterion": ["magnitude", "tempered-fisher", "random"],
@@ -186,9 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = compression_report(search, baseline=dense)
     print("\nMean and standard deviation over the folds, latency of predicting one row:\n")
     print(format_report(report))
-    folds = range(FOLDS.get_n_splits())
-    accuracies = [search.cv_results_[f"split{i}_test_accuracy"][search.best_index_] for i in folds]
-    print(f"\n{conclusion(report, np.array(accuracies), dense)}")
+    accuracies = fold_scores(search.cv_results_, "accuracy")[:, search.best_index_]
+    print(f"\n{conclusion(report, accuracies, dense)}")
     save_picture(report, options.output)
     print(f"\nPicture: {options.output.resolve()}")
 

@@ -142,10 +142,12 @@ class Recurrent(nn.Module):
 class Attention(nn.Module):
     """Self-attention between two projections."""
 
-    def __init__(self, need_weights=True, batch_first=True, bias=True, n_outputs=N_CLASSES):
+    def __init__(
+        self, n_inputs=4, need_weights=True, batch_first=True, bias=True, n_outputs=N_CLASSES
+    ):
         super().__init__()
         self.need_weights, self.batch_first = need_weights, batch_first
-        self.embed = nn.Linear(4, 8)
+        self.embed = nn.Linear(n_inputs, 8)
         self.attention = nn.MultiheadAttention(8, 4, batch_first=batch_first, bias=bias)
         self.head = nn.Linear(8, n_outputs)
 

@@ -22,7 +22,7 @@ from .equivalence import check_unchanged, output, try_removal
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
 from .layers import prunable_weights
 from .obs import check_layers, compensate
-from .recovery import initial_net, learning_rate
+from .recovery import dense_net, initial_net, learning_rate
 from .refusals import BUDGETS, REFUSALS
 from .removal import remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
@@ -209,7 +209,9 @@ class PrunedNet(BaseCompressedNet):
 
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         inherited = getattr(self.estimator_, "masks_", {})
-        n_weights = sum(w.numel() for w in prunable_weights(net.module_).values())
+        # An inner stage may have removed units for good.
+        dense = prunable_weights(dense_net(self.estimator_).module_)
+        n_weights = sum(weight.numel() for weight in dense.values())
         pruner = Pruner(net, data, self.criterion, self._choice(net, data), inherited)
         self._prune(pruner, seed)
         if self.recovery == "scratch":
