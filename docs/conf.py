@@ -22,8 +22,6 @@ extensions = [
 ]
 # What is generated is included by other pages.
 exclude_patterns = ["_build", "generated"]
-# A glob in index.md whose folder has no page yet is no mistake.
-suppress_warnings = ["toc.empty_glob"]
 
 smartquotes = False  # quotes in docstrings are code
 

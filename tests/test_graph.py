@@ -7,7 +7,7 @@ from torch import nn
 
 from skcompress import graph as graphs
 from skcompress.graph import module_inputs, run, trace, trace_once
-from tests.pruning_modules import MODULES, MLP, Attention, Tied, build, classifier, rows
+from tests.pruning_modules import MLP, MODULES, Attention, Tied, build, classifier, rows
 
 
 class Forward(nn.Module):

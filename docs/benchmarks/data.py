@@ -1,6 +1,7 @@
 """Data sets and networks of the benchmarks."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ def dense_net(name, hidden=None):
 def n_weights(n_inputs, hidden, n_outputs=10):
     """Count the weights of an MLP, without biases."""
     widths = (n_inputs, *hidden, n_outputs)
-    return sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    return sum(a * b for a, b in pairwise(widths))
 
 
 def widths_within(n_inputs, hidden, max_weights):

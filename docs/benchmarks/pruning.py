@@ -6,7 +6,7 @@ Two steps, so that no setting is chosen on what is reported::
     python docs/benchmarks/pruning.py final --data digits   # writes pruning_digits.csv
     python docs/benchmarks/pruning.py report                # writes pruning.md
 
-`tune` tries each learning rate of every method on splits of their own (MNIST: rows of their own);
+`tune` tries each learning rate of every method on a split of its own (MNIST: rows of their own);
 `final` takes the best for each method, sparsity and number of epochs, on 5 folds by another seed.
 PrunedNet's defaults have no setting to tune. Rows are written as they come, and a second run
 goes on where the first ended.
@@ -35,7 +35,6 @@ SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99)
 EPOCHS = (5, 10)
 RATES = (1.0, 3.0, 10.0)
 TUNE_SEED, FINAL_SEED = 1, 2
-TUNE_SPLITS = {"digits": 3, "mnist": 1}
 
 
 def fit_dense(data, X, y, seed):
@@ -143,6 +142,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("step", choices=["tune", "final", "report"])
     parser.add_argument("--data", choices=["digits", "mnist"], default="digits")
+    parser.add_argument("--only", default="", help="methods whose name has this in it")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     if arguments.step == "report":
@@ -151,13 +151,12 @@ def main():
     tune, final = load(arguments.data)
     if arguments.step == "tune":
         rows, cells, name = tune, tuning_cells(arguments.data), f"pruning_{arguments.data}_tune.csv"
-        splitter = StratifiedShuffleSplit(
-            TUNE_SPLITS[arguments.data], test_size=0.2, random_state=TUNE_SEED
-        )
+        splitter = StratifiedShuffleSplit(1, test_size=0.2, random_state=TUNE_SEED)
         splits = splitter.split(*rows)
     else:
         rows, cells, name = final, final_cells(arguments.data), f"pruning_{arguments.data}.csv"
         splits = StratifiedKFold(5, shuffle=True, random_state=FINAL_SEED).split(*rows)
+    cells = [cell for cell in cells if arguments.only in cell.method]
     Parallel(n_jobs=arguments.jobs)(
         delayed(run_fold)(arguments.data, rows, fold, train, test, cells, HERE / name)
         for fold, (train, test) in enumerate(splits)

@@ -15,8 +15,14 @@ from ..graph import Graph
 from ..training.loop import Data, batches
 from .layers import prunable_weights
 
-CONVOLUTIONS = {"conv1d.default", "conv2d.default", "conv3d.default", "conv1d.padding",
-                "conv2d.padding", "conv3d.padding"}
+CONVOLUTIONS = {
+    "conv1d.default",
+    "conv2d.default",
+    "conv3d.default",
+    "conv1d.padding",
+    "conv2d.padding",
+    "conv3d.padding",
+}
 RECURRENT = {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
 
 Visit = Callable[[str, Tensor, int, Node], None]

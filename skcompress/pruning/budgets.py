@@ -165,9 +165,7 @@ def _globally(scores: Scores, removed: int, floor: float = FLOOR) -> Masks:
     density = 1 - removed / total
     # What is already gone counts for no floor.
     left = {n: max(1, int((s >= 0).sum())) for n, s in scores.items()}
-    floors = {
-        n: min(left[n], max(1, int(floor * density * s.numel()))) for n, s in scores.items()
-    }
+    floors = {n: min(left[n], max(1, int(floor * density * s.numel()))) for n, s in scores.items()}
     if sum(floors.values()) > total - removed:
         floors = dict.fromkeys(floors, 1)
     protected = {}

@@ -109,8 +109,10 @@ def wanda(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     ICLR 2024; the mean in place of the sum makes layers comparable.
     """
     squares = input_means(net, Data(X, y, sample_weight), torch.square)
-    return {n: w.detach().abs() * _per_input(squares[n].sqrt(), w)
-            for n, w in prunable_weights(net.module_).items()}
+    return {
+        n: w.detach().abs() * _per_input(squares[n].sqrt(), w)
+        for n, w in prunable_weights(net.module_).items()
+    }
 
 
 def activation(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
@@ -121,8 +123,10 @@ def activation(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     Source: Hu et al., "Network trimming", 2016, with means in place of counts of zeros.
     """
     means = input_means(net, Data(X, y, sample_weight), torch.abs)
-    return {n: _per_input(means[n], w).expand_as(w) / (w.numel() // w.shape[1])
-            for n, w in prunable_weights(net.module_).items()}
+    return {
+        n: _per_input(means[n], w).expand_as(w) / (w.numel() // w.shape[1])
+        for n, w in prunable_weights(net.module_).items()
+    }
 
 
 CRITERIA: dict[str, Criterion] = {

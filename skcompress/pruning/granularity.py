@@ -82,9 +82,7 @@ class ChooseUnits:
         self._columns = {n: u[firsts[u]] for n, u in self.units.layers.items() if firsts[u].any()}
         return group, {name: means[u] for name, u in self._columns.items()}
 
-    def _alive(
-        self, by_layer: Scores, group: Tensor, budget: Budget, progress: float
-    ) -> Tensor:
+    def _alive(self, by_layer: Scores, group: Tensor, budget: Budget, progress: float) -> Tensor:
         return self._spread(select(by_layer, budget, self.scope, progress), group)
 
     def _spread(self, masks: Masks, group: Tensor) -> Tensor:

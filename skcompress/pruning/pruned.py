@@ -292,4 +292,3 @@ class PrunedNet(BaseCompressedNet):
             else:
                 masks[name] = stays[kept[name]].view(weight.shape) if name in kept else stays
         return masks
-

@@ -3,14 +3,13 @@
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import LRScheduler
-from sklearn.base import clone
 
 from ..training.loop import Rate, cosine
 from ..training.nets import is_frozen
 from ..training.shapes import listed_callbacks
-
 
 # First rate of fine-tuning, relative to the optimizer's own: with a lower one, a very sparse net
 # does not recover in a few epochs.

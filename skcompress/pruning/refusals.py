@@ -71,8 +71,9 @@ REFUSALS = (
     ),
     Refusal(
         "recovery='none' with retrain_epochs or retrain_lr",
-        lambda p, net: p.recovery == "none"
-        and not (p.retrain_epochs is None and p.retrain_lr is None),
+        lambda p, net: (
+            p.recovery == "none" and not (p.retrain_epochs is None and p.retrain_lr is None)
+        ),
         "recovery='none' does not retrain. Leave retrain_epochs and retrain_lr at None, or use"
         " recovery='fine-tune'.",
     ),
@@ -95,8 +96,10 @@ REFUSALS = (
     ),
     Refusal(
         "recovery='scratch' around another compressed net",
-        lambda p, net: p.recovery == "scratch"
-        and (p.estimator.estimator if is_frozen(p.estimator) else p.estimator) is not net,
+        lambda p, net: (
+            p.recovery == "scratch"
+            and (p.estimator.estimator if is_frozen(p.estimator) else p.estimator) is not net
+        ),
         "recovery='scratch' starts from the net's own initial weights. Wrap the net directly, or"
         " use recovery='fine-tune'.",
     ),

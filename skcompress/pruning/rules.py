@@ -205,20 +205,26 @@ _KINDS: list[tuple[Rule, str]] = [
     (batch_norm, "batch_norm prelu"),
     (recurrent, "lstm gru rnn_tanh rnn_relu"),
     (attention, "scaled_dot_product_attention matmul bmm baddbmm"),
-    (elementwise, "add sub mul div maximum minimum masked_fill add_ sub_ mul_ div_ where rsub"
-                  " lerp addcmul relu relu_ relu6 gelu tanh tanh_ sigmoid sigmoid_ silu silu_ elu"
-                  " elu_ leaky_relu leaky_relu_ hardtanh hardtanh_ hardswish hardswish_"
-                  " hardsigmoid softplus mish selu celu dropout dropout_ feature_dropout"
-                  " alpha_dropout clamp clamp_min clamp_max neg exp log abs square pow sqrt rsqrt"
-                  " log_sigmoid sin cos to _to_copy erf softsign tanhshrink softshrink hardshrink"
-                  " threshold lift_fresh_copy detach_"),
+    (
+        elementwise,
+        "add sub mul div maximum minimum masked_fill add_ sub_ mul_ div_ where rsub"
+        " lerp addcmul relu relu_ relu6 gelu tanh tanh_ sigmoid sigmoid_ silu silu_ elu"
+        " elu_ leaky_relu leaky_relu_ hardtanh hardtanh_ hardswish hardswish_"
+        " hardsigmoid softplus mish selu celu dropout dropout_ feature_dropout"
+        " alpha_dropout clamp clamp_min clamp_max neg exp log abs square pow sqrt rsqrt"
+        " log_sigmoid sin cos to _to_copy erf softsign tanhshrink softshrink hardshrink"
+        " threshold lift_fresh_copy detach_",
+    ),
     (reduction, "mean sum amax amin max min logsumexp"),
     (indexing, "index index_select gather"),
     (softmax, "softmax log_softmax _softmax _log_softmax"),
-    (pooling, "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
-              " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
-              " adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices"
-              " upsample_nearest2d upsample_bilinear2d upsample_nearest1d"),
+    (
+        pooling,
+        "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d"
+        " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d"
+        " adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices"
+        " upsample_nearest2d upsample_bilinear2d upsample_nearest1d",
+    ),
 ]
 RULES: dict[str, Rule] = {name: rule for rule, names in _KINDS for name in names.split()}
 

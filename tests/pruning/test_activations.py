@@ -261,7 +261,9 @@ class TestUnseen:
                 return self.head(self.cell(X[:, 0])[0])
 
         net, data = problem(Steps, SEQUENCE)
-        match = r"\['cell.weight_hh', 'cell.weight_ih'\] cannot be observed.*'magnitude' or 'fisher'"
+        match = (
+            r"\['cell.weight_hh', 'cell.weight_ih'\] cannot be observed.*'magnitude' or 'fisher'"
+        )
         with pytest.raises(ValueError, match=match):
             CRITERIA[criterion](net, data.X, data.y, None)
 

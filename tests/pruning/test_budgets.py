@@ -241,7 +241,9 @@ class TestThreshold:
         assert all(torch.equal(masks[n], scores[n] >= 0.3) for n in scores)
 
     def test_equal_stays(self):
-        masks = select({"a": torch.tensor([0.5, 0.499999, 0.500001])}, Budget(threshold=0.5), "global")
+        masks = select(
+            {"a": torch.tensor([0.5, 0.499999, 0.500001])}, Budget(threshold=0.5), "global"
+        )
         assert masks["a"].tolist() == [True, False, True]
 
     def test_zero_removes_only_what_is_gone(self):

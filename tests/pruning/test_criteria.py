@@ -313,7 +313,9 @@ class TestScore:
 
         def criterion(*args):
             got.append(args)
-            return {n: (w**2).requires_grad_() for n, w in prunable_weights(args[0].module_).items()}
+            return {
+                n: (w**2).requires_grad_() for n, w in prunable_weights(args[0].module_).items()
+            }
 
         scores = score(criterion, net, Data(X, y, weight))
         assert got[0][0] is net

@@ -116,7 +116,7 @@ class TestChoice:
     def test_every_layer_keeps_a_unit(self, name, scope, seed):
         """However different the scores of the layers are."""
         _, units, scores = setting(name, seed)
-        scores = {n: s * 10.0 ** -i for i, (n, s) in enumerate(scores.items())}
+        scores = {n: s * 10.0**-i for i, (n, s) in enumerate(scores.items())}
         choose = ChooseUnits(units, Budget(sparsity=0.6), scope)
         choose(scores, 1.0)
         assert all(choose.alive[layer].any() for layer in units.layers.values())
@@ -165,7 +165,9 @@ class TestChoice:
     def test_threshold_that_empties_a_layer(self):
         _, units, scores = setting("mlp")
         choose = ChooseUnits(units, Budget(threshold=100.0), "global")
-        with pytest.raises(ValueError, match="threshold=100 empties 'first.weight', whose scores"):
+        with pytest.raises(
+            ValueError, match=r"threshold=100 empties 'first\.weight', whose scores"
+        ):
             choose(scores, 1.0)
 
     def test_scopes_differ(self):

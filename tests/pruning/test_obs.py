@@ -52,9 +52,7 @@ class TestRemovalCosts:
         weight, moment = random_layer(seed=seed)
         costs = removal_costs(weight, moment)
         for row, cost in zip(weight, costs, strict=True):
-            errors = [
-                least_error(row, moment, torch.arange(5) != gone)[0] for gone in range(5)
-            ]
+            errors = [least_error(row, moment, torch.arange(5) != gone)[0] for gone in range(5)]
             assert cost.argmin() == int(np.argmin(errors))
             assert float(cost.min()) == pytest.approx(min(errors), rel=1e-9)
 
@@ -151,7 +149,7 @@ class TestSecondMoments:
         with torch.no_grad():
             weight = net.module_.layer.weight.flatten(1)
             outputs = net.module_.layer(torch.as_tensor(data.X))
-            outputs = (outputs - net.module_.layer.bias.view(1, 3, *[1] * (len(shape) - 1)))
+            outputs = outputs - net.module_.layer.bias.view(1, 3, *[1] * (len(shape) - 1))
             outputs = outputs.transpose(0, 1).flatten(1).T
             undamped = moment - moment.diagonal().mean() * DAMPING / (1 + DAMPING) * torch.eye(
                 len(moment)
@@ -261,7 +259,7 @@ class TestRefused:
 
     def test_grouped(self):
         net, data = problem(Grouped, IMAGE)
-        with pytest.raises(ValueError, match="does not unfold the convolution of 'grouped.weight'"):
+        with pytest.raises(ValueError, match=r"not unfold the convolution of 'grouped\.weight'"):
             check_layers(net, data)
 
     @pytest.mark.parametrize("layer", [nn.Conv2d(1, 3, 3, padding="same"), nn.Conv3d(1, 3, 1)])

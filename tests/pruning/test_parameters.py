@@ -55,7 +55,7 @@ VALUES = {
     "criterion": [
         (OWN, NO_TRAINING, masks),
         (OF_UNITS, NO_TRAINING | {"granularity": "unit"}, weights),
-        (OF_UNITS[:4] + ["random"], {"schedule": "gradual", "sparsity": 0.8}, masks),
+        ([*OF_UNITS[:4], "random"], {"schedule": "gradual", "sparsity": 0.8}, masks),
     ],
     "sparsity": [
         ([0.0, 0.3, 0.31, 0.8], {"recovery": "none"}, masks),

@@ -155,7 +155,9 @@ class TestWidths:
 
     @pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
     def test_recurrent(self, kind):
-        module = shrunk(Recurrent(kind, hidden=6, layers=2, bidirectional=True), torch.rand(2, 5, 4))
+        module = shrunk(
+            Recurrent(kind, hidden=6, layers=2, bidirectional=True), torch.rand(2, 5, 4)
+        )
         assert (module.layer.input_size, module.layer.hidden_size) == (4, 3)
         assert module.head.in_features == 6
         gates = {"rnn": 1, "gru": 3, "lstm": 4}[kind]

@@ -230,7 +230,9 @@ def test_frozen_parameters_are_pruned_but_not_trained(schedule):
         assert torch.equal(weights["first.weight"], weights["first.weight"] * mask)
     else:
         assert torch.equal(weights["first.weight"], expected)
-    assert not torch.equal(weights["last.weight"], dense["last.weight"] * pruned.masks_["last.weight"])
+    assert not torch.equal(
+        weights["last.weight"], dense["last.weight"] * pruned.masks_["last.weight"]
+    )
 
 
 class TestPruner:
@@ -294,6 +296,7 @@ class TestPruner:
 
 
 def test_masked_fraction():
+    """What the masks do not keep, gone weights included."""
     masks = {"a": torch.tensor([True, False, False]), "b": torch.tensor([True])}
     assert masked_fraction(masks, 4) == 0.5
     assert masked_fraction(masks, 8) == 0.75
