@@ -165,9 +165,7 @@ class TestChoice:
     def test_threshold_that_empties_a_layer(self):
         _, units, scores = setting("mlp")
         choose = ChooseUnits(units, Budget(threshold=100.0), "global")
-        with pytest.raises(
-            ValueError, match=r"threshold=100 empties 'first\.weight', whose scores"
-        ):
+        with pytest.raises(ValueError, match=r"threshold=100 empties 'first\.weight'"):
             choose(scores, 1.0)
 
     def test_scopes_differ(self):
