@@ -36,6 +36,8 @@ class ChooseUnits:
     budget : Budget
         ``sparsity`` counts units, ``max_weights`` weights.
     scope : {"global", "layer", "lamp"}
+        ``"global"`` ranks all units by their scores relative to the mean of their layer: the sums
+        of layers that are read by more weights are larger throughout.
 
     Attributes
     ----------
@@ -54,6 +56,8 @@ class ChooseUnits:
         """Choose by the scores of weights, and return masks of weights."""
         shapes = {name: score.shape for name, score in scores.items()}
         members, by_layer = self._groups(unit_scores(scores, self.units))
+        if self.scope == "global" and self.budget.threshold is None:
+            by_layer = {name: relative(score) for name, score in by_layer.items()}
         budget = self.budget
         if budget.max_weights is not None:
             budget = self._fraction(by_layer, members, shapes)
@@ -137,6 +141,16 @@ def unit_scores(scores: Scores, units: Units) -> Tensor:
         total.index_add_(0, labels, columns.clamp(min=0).sum(1))
         highest.scatter_reduce_(0, labels, columns.amax(1), "amax")
     return torch.where(highest < 0, -1.0, total)[:-1]
+
+
+def relative(score: Tensor) -> Tensor:
+    """Divide the scores of a layer by the mean of those that are not gone.
+
+    Source: Fang et al., "DepGraph: towards any structural pruning", CVPR 2023.
+    """
+    left = score[score >= 0]
+    mean = left.mean() if len(left) and left.any() else torch.tensor(1.0)
+    return torch.where(score < 0, -1.0, score / mean)
 
 
 def weights_left(units: Units, alive: Tensor, shapes: dict[str, torch.Size]) -> int:
