@@ -3,9 +3,6 @@
 import re
 from pathlib import Path
 
-from docutils import nodes
-from docutils.utils.math.latex2mathml import tex2mathml
-
 from skcompress import __version__
 from skcompress.pruning.refusals import REFUSALS
 
@@ -58,12 +55,18 @@ def write_refusals(app):
 
 def strip_code(app, doctree):
     """Drop the blank line that doctest needs at the end of an example."""
+    # Imported here, so that the tests can read the tables above without Sphinx.
+    from docutils import nodes
+
     for block in doctree.findall(nodes.literal_block):
         block.rawsource = block.astext().rstrip()
         block[:] = [nodes.Text(block.rawsource)]
 
 
 def write_formula(translator, node):
+    from docutils import nodes
+    from docutils.utils.math.latex2mathml import tex2mathml
+
     displayed = isinstance(node, nodes.math_block)
     formula = tex2mathml(node.astext(), as_block=displayed)
     translator.body.append(f'<div class="math">{formula}</div>' if displayed else formula)

@@ -36,7 +36,7 @@ GRID: dict[str, list[Any]] = {
 }
 SCORING = {"accuracy": "accuracy", "size": size_scorer, "latency": latency_scorer}
 FOLDS = StratifiedKFold(5, shuffle=True, random_state=0)
-EPOCHS = 10
+EPOCHS = 12
 
 
 class MLP(nn.Sequential):
@@ -54,7 +54,7 @@ def pruned_pipeline(**settings: Any) -> Pipeline:
         MLP,
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
-        lr=0.01,
+        lr=0.005,
         max_epochs=EPOCHS,
         batch_size=128,
         iterator_train__shuffle=True,

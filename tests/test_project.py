@@ -1,7 +1,7 @@
 """What the files beside the package promise to each other."""
 
 import re
-from importlib.metadata import version
+import tomllib
 from pathlib import Path
 
 import skcompress
@@ -26,5 +26,8 @@ def test_ci_takes_the_test_command_from_readme():
 
 
 def test_version_has_one_source():
-    """The installed distribution has the version that the package states."""
-    assert version("skcompress") == skcompress.__version__
+    """The distribution takes its version from the package, and states none of its own."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["project"]["dynamic"] == ["version"]
+    assert ROOT / settings["tool"]["hatch"]["version"]["path"] == Path(skcompress.__file__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", skcompress.__version__)

@@ -196,7 +196,7 @@ def other(c: Coupling, name: str, args: list[Any], out: Any) -> Any:
 _MOVING = (
     "view reshape _unsafe_view flatten unflatten transpose permute squeeze unsqueeze select slice"
     " expand contiguous clone chunk split split_with_sizes unbind cat stack flip repeat t movedim"
-    " narrow numpy_T alias detach"
+    " narrow numpy_T mT swapaxes alias detach concat hstack vstack ravel tile"
 )
 MOVES = frozenset(_MOVING.split())
 _KINDS: list[tuple[Rule, str]] = [
@@ -212,8 +212,8 @@ _KINDS: list[tuple[Rule, str]] = [
         " elu_ leaky_relu leaky_relu_ hardtanh hardtanh_ hardswish hardswish_"
         " hardsigmoid softplus mish selu celu dropout dropout_ feature_dropout"
         " alpha_dropout clamp clamp_min clamp_max neg exp log abs square pow sqrt rsqrt"
-        " log_sigmoid sin cos to _to_copy erf softsign tanhshrink softshrink hardshrink"
-        " threshold lift_fresh_copy detach_",
+        " log_sigmoid sin cos to _to_copy erf softshrink hardshrink threshold clip rrelu"
+        " true_divide reciprocal expm1 log1p nan_to_num sign lift_fresh_copy detach_",
     ),
     (reduction, "mean sum amax amin max min logsumexp"),
     (indexing, "index index_select gather"),

@@ -133,7 +133,8 @@ def _applier(c: Coupling) -> graphs.Apply:
 def _moved(node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """Move labels as an operation moves elements."""
     # Labels that were expanded are not contiguous where the tensor itself is.
-    target = torch.ops.aten.reshape.default if kind(node.target) == "view" else node.target
+    is_view = kind(node.target) in ("view", "_unsafe_view")
+    target = torch.ops.aten.reshape.default if is_view else node.target
     return target(*_pick(args, "labels"), **_pick(kwargs, "labels"))  # type: ignore[operator]
 
 

@@ -50,11 +50,12 @@ def weights(pruned):
 OWN = [name for name in CRITERIA if name != "activation"]
 OF_UNITS = [name for name in CRITERIA if name != "obs"]
 NO_TRAINING = {"recovery": "none", "sparsity": 0.6}
+UNITS_GO = {"recovery": "none", "sparsity": 0.4, "granularity": "unit"}
 # Parameter: (its values, what is given beside it, whether already the masks differ).
 VALUES = {
     "criterion": [
         (OWN, NO_TRAINING, masks),
-        (OF_UNITS, NO_TRAINING | {"granularity": "unit"}, weights),
+        (OF_UNITS, UNITS_GO, weights),
         ([*OF_UNITS[:4], "random"], {"schedule": "gradual", "sparsity": 0.8}, masks),
     ],
     "sparsity": [
@@ -80,7 +81,7 @@ VALUES = {
     "scope": [
         (["global", "layer", "lamp"], NO_TRAINING, masks),
         (["global", "layer", "lamp"], {"recovery": "none", "max_weights": 60}, masks),
-        (["global", "layer", "lamp"], NO_TRAINING | {"granularity": "unit"}, weights),
+        (["global", "layer", "lamp"], UNITS_GO, weights),
         (["global", "layer", "lamp"], {"schedule": "projected", "sparsity": 0.8}, masks),
         (["global", "layer", "lamp"], {"schedule": "gradual", "sparsity": 0.8}, masks),
     ],

@@ -73,8 +73,8 @@ def test_end_to_end(name, granularity):
     X, X_test, y, y_test = digits(MODULES[name][2])
     torch.manual_seed(0)
     pruned = PrunedNet(
-        digits_net(name), granularity=granularity, retrain_epochs=4, retrain_lr=0.01,
-        random_state=0,
+        digits_net(name), granularity=granularity, retrain_epochs=6,
+        retrain_lr=0.01, random_state=0,
     ).fit(X, y)  # fmt: skip
     module, dense = pruned.net_.module_, pruned.estimator_.module_
     weights = prunable_weights(module)
@@ -105,7 +105,8 @@ class TestSmallerArchitecture:
         dense = n_weights(digits_net(name).initialize().module_)
         pruned = PrunedNet(
             digits_net(name), granularity="unit", recovery=recovery, max_weights=dense // 2,
-            schedule="one-shot", retrain_epochs=6, retrain_lr=0.01, random_state=0,
+            schedule="one-shot", retrain_epochs=12, retrain_lr=0.01,
+            random_state=0,
         ).fit(X, y)  # fmt: skip
         left = n_weights(pruned.net_.module_)
         assert 0.35 * dense < left <= dense // 2

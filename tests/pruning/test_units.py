@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from skcompress.pruning.removal import remove_units
+from skcompress.pruning.rules import MOVES, RULES
 from tests.pruning_modules import Attention, build, mask, random_choice, rows, units_of
 
 
@@ -206,6 +207,12 @@ def test_units_pass(name):
     torch.manual_seed(0)
     # Gating in halves couples each unit of the first half with one of the second.
     assert_removable(Forward(between, width=width, **tensors), X, n_units=width)
+
+
+@pytest.mark.parametrize("name", sorted({*RULES, *MOVES}))
+def test_rules_are_for_operations_that_exist(name):
+    """A rule for a name that torch does not have would never be used."""
+    assert hasattr(torch.ops.aten, name)
 
 
 PINNING = {

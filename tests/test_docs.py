@@ -1,0 +1,109 @@
+"""The documentation covers all that is public, and its tables come from the code."""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skcompress
+from skcompress import PrunedNet, pruning, selection, training
+from skcompress._sklearn import StrOptions
+from skcompress.pruning import CRITERIA
+from skcompress.pruning.pruned import DEFAULT_EPOCHS
+from skcompress.pruning.refusals import REFUSALS
+
+ROOT = Path(__file__).parents[1]
+GUIDE = (ROOT / "docs/user_guide/pruning.md").read_text(encoding="utf-8")
+DOCUMENTED = set(
+    re.findall(
+        r"^\.\. auto(?:class|data|function):: (?:\w+\.)*(\w+)$",
+        (ROOT / "docs/api.rst").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+)
+PUBLIC = {name for part in (skcompress, pruning, selection, training) for name in part.__all__}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_public_names_are_on_the_api_page(name):
+    """The API page documents what the packages export."""
+    assert name in DOCUMENTED
+
+
+@pytest.mark.parametrize("function", CRITERIA.values(), ids=CRITERIA)
+def test_criteria_are_on_the_api_page(function):
+    """The API page documents the function behind each criterion."""
+    assert function.__name__ in DOCUMENTED
+
+
+@pytest.mark.parametrize("name", PrunedNet.__init__.__kwdefaults__)
+def test_guide_mentions_every_parameter(name):
+    """Each parameter of PrunedNet stands in the user guide, in code type."""
+    assert re.search(rf"`{name}[`=]", GUIDE)
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [
+        (name, choice)
+        for name, constraints in PrunedNet.parameter_constraints.items()
+        for constraint in constraints
+        if isinstance(constraint, StrOptions)
+        for choice in sorted(constraint.options)
+    ],
+)
+def test_guide_mentions_every_choice(name, choice):
+    """Each choice of each parameter stands in the user guide, alone or with its parameter."""
+    assert f'`"{choice}"`' in GUIDE or f'`{name}="{choice}"`' in GUIDE
+
+
+def test_guide_knows_the_default_epochs():
+    """The table of ways to recover has the number of epochs that the code has."""
+    rows = [line for line in GUIDE.splitlines() if line.startswith('| `"fine-tune"`')]
+    assert [row.split("|")[-2].strip() for row in rows] == [str(DEFAULT_EPOCHS)]
+
+
+@pytest.fixture(scope="module")
+def refusal_rows():
+    """Lines of the table that the build of the documentation generates, without markup."""
+    table = runpy.run_path(str(ROOT / "docs/conf.py"))["refusal_table"]()
+    return table.replace("`", "").splitlines()[2:]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.combination)
+def test_refusals_are_in_the_generated_table(refusal, refusal_rows):
+    """The table has a row of two cells for each combination that is refused."""
+    assert f"| {refusal.combination} | {refusal.message} |" in refusal_rows
+
+
+def test_generated_table_has_nothing_else(refusal_rows):
+    """No row is left of a combination that is not refused any more."""
+    assert len(refusal_rows) == len(REFUSALS)
+
+
+def test_guide_includes_the_generated_table():
+    """The guide shows that table instead of one written by hand."""
+    assert "```{include} ../generated/refusals.md\n```" in GUIDE
+
+
+def test_documentation_builds_without_warnings(tmp_path):
+    """Sphinx builds every page, and a warning is an error."""
+    pytest.importorskip("sphinx")
+    ignored = shutil.ignore_patterns("_build", "generated")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", "html"]
+    build = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, build.stderr
+    assert "cannot be taken apart" in (tmp_path / "html/user_guide/pruning.html").read_text()
