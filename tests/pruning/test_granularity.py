@@ -9,6 +9,7 @@ from skcompress.pruning.granularity import (
     ChooseUnits,
     choose_two_of_four,
     choose_weights,
+    relative,
     unit_scores,
     weights_left,
 )
@@ -39,6 +40,14 @@ def setting(name, seed=0):
         for n, s in shapes_of(module).items()
     }
     return module, known_units(name), scores
+
+
+def relative_scores(scores, units):
+    """Return the scores of units, relative to the mean of their layer."""
+    found = unit_scores(scores, units)
+    for layer in units.layers.values():
+        found[layer] /= found[layer].mean()
+    return found
 
 
 class TestWeights:
@@ -98,6 +107,21 @@ class TestUnitScores:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+class TestRelative:
+    """Scores that can be compared between layers."""
+
+    def test_the_mean_is_one(self):
+        assert relative(torch.tensor([1.0, 2.0, 5.0])).tolist() == [0.375, 0.75, 1.875]
+
+    def test_what_is_gone(self):
+        """It stays below all, and counts for no mean."""
+        assert relative(torch.tensor([-1.0, 2.0, 6.0])).tolist() == [-1, 0.5, 1.5]
+
+    def test_nothing_left(self):
+        assert relative(torch.tensor([-1.0, -1.0])).tolist() == [-1, -1]
+        assert relative(torch.tensor([-1.0, 0.0, 0.0])).tolist() == [-1, 0, 0]
+
+
 class TestChoice:
     """Which units go."""
 
@@ -127,9 +151,7 @@ class TestChoice:
         scores["last.weight"] *= 1000.0
         choose = ChooseUnits(units, Budget(sparsity=0.5), "global")
         choose(scores, 1.0)
-        found = unit_scores(scores, units)
-        for layer in units.layers.values():
-            found[layer] /= found[layer].mean()
+        found = relative_scores(scores, units)
         assert found[choose.alive].min() > found[~choose.alive].max()
 
     def test_masks_are_those_of_what_reads(self):
@@ -219,7 +241,7 @@ class TestMaxWeights:
     def test_no_more_than_needed(self, seed):
         """One unit more would be too many."""
         module, units, scores = setting("mlp", seed)
-        shapes, found = shapes_of(module), unit_scores(scores, units)
+        shapes, found = shapes_of(module), relative_scores(scores, units)
         for k in range(30, n_weights(module), 9):
             choose = ChooseUnits(units, Budget(max_weights=k), "global")
             choose(scores, 1.0)
