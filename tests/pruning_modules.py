@@ -9,9 +9,9 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from skcompress.graph import trace
+from skcompress.layers import weight_matrices
 from skcompress.pruning.budgets import Budget
 from skcompress.pruning.granularity import ChooseUnits
-from skcompress.pruning.layers import prunable_weights
 from skcompress.pruning.units import find_units
 
 N_INPUTS, N_CLASSES = 6, 3
@@ -303,12 +303,12 @@ def known_units(name):
 
 def n_weights(module):
     """Count prunable weights."""
-    return sum(weight.numel() for weight in prunable_weights(module).values())
+    return sum(weight.numel() for weight in weight_matrices(module).values())
 
 
 def shapes_of(module):
     """Return the shapes of prunable weights by name."""
-    return {name: weight.shape for name, weight in prunable_weights(module).items()}
+    return {name: weight.shape for name, weight in weight_matrices(module).items()}
 
 
 def random_choice(module, units, sparsity=0.5, scope="global", seed=0):
@@ -322,6 +322,6 @@ def random_choice(module, units, sparsity=0.5, scope="global", seed=0):
 @torch.no_grad()
 def mask(module, masks):
     """Zero the masked weights of a module in place."""
-    for name, weight in prunable_weights(module).items():
+    for name, weight in weight_matrices(module).items():
         weight.masked_fill_(~masks[name], 0.0)
     return module

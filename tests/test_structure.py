@@ -6,7 +6,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "skcompress"
-GROUND = {"_sklearn", "graph", "inputs", "probe", "refusals", "stubs", "training", "base"}
+GROUND = {
+    "activations",
+    "layers",
+    "moments",
+    "_sklearn",
+    "graph",
+    "inputs",
+    "probe",
+    "refusals",
+    "stubs",
+    "training",
+    "base",
+}
 WINGS = {"pruning", "quantization", "distillation"}
 UPPER = {"selection", "deployment"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -18,9 +18,9 @@ from skorch.dataset import get_len
 from skorch.utils import multi_indexing
 from torch import Tensor
 
+from ..activations import input_means
+from ..layers import weight_matrices
 from ..training.loop import Data, batch_losses
-from .activations import input_means
-from .layers import prunable_weights
 from .obs import obs
 
 Scores = dict[str, Tensor]
@@ -35,12 +35,12 @@ def magnitude(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
 
     Source: Han et al., "Learning both weights and connections", NIPS 2015.
     """
-    return {n: w.detach().abs() for n, w in prunable_weights(net.module_).items()}
+    return {n: w.detach().abs() for n, w in weight_matrices(net.module_).items()}
 
 
 def random(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     """Uniform random numbers, the control that every other criterion has to beat."""
-    return {n: torch.rand_like(w) for n, w in prunable_weights(net.module_).items()}
+    return {n: torch.rand_like(w) for n, w in weight_matrices(net.module_).items()}
 
 
 def gradient(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
@@ -48,7 +48,7 @@ def gradient(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
 
     Source: Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019.
     """
-    weights, data = prunable_weights(net.module_), Data(X, y, sample_weight)
+    weights, data = weight_matrices(net.module_), Data(X, y, sample_weight)
     total, sums = 0.0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, weight in _gradients(net, data, weights):
         total += weight
@@ -66,7 +66,7 @@ def fisher(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     Source: LeCun et al., "Optimal brain damage", NIPS 1989; Theis et al., "Faster gaze
     prediction with dense networks and Fisher pruning", 2018.
     """
-    weights = prunable_weights(net.module_)
+    weights = weight_matrices(net.module_)
     data = evenly_spaced(Data(X, y, sample_weight), FISHER_ROWS)
     total, sums = 0.0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, weight in _gradients(net, data, weights, batch_size=1):
@@ -91,7 +91,7 @@ def tempered_fisher(
     ranks as the Fisher diagonal of batches. At most 2,048 rows, evenly spaced, are used.
     ``functools.partial(tempered_fisher, power=0.5)`` is a criterion as well.
     """
-    weights = prunable_weights(net.module_)
+    weights = weight_matrices(net.module_)
     data = evenly_spaced(Data(X, y, sample_weight), TEMPERED_ROWS)
     steps, means = 0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, _ in _gradients(net, data, weights):
@@ -111,7 +111,7 @@ def wanda(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     squares = input_means(net, Data(X, y, sample_weight), torch.square)
     return {
         n: w.detach().abs() * _per_input(squares[n].sqrt(), w)
-        for n, w in prunable_weights(net.module_).items()
+        for n, w in weight_matrices(net.module_).items()
     }
 
 
@@ -125,7 +125,7 @@ def activation(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     means = input_means(net, Data(X, y, sample_weight), torch.abs)
     return {
         n: _per_input(means[n], w).expand_as(w) / (w.numel() // w.shape[1])
-        for n, w in prunable_weights(net.module_).items()
+        for n, w in weight_matrices(net.module_).items()
     }
 
 
@@ -151,7 +151,7 @@ def score(criterion: str | Criterion, net: NeuralNet, data: Data) -> Scores:
     """
     function = CRITERIA[criterion] if isinstance(criterion, str) else criterion
     scores = function(net, data.X, data.y, data.sample_weight)
-    weights = prunable_weights(net.module_)
+    weights = weight_matrices(net.module_)
     if not isinstance(scores, dict) or set(scores) != set(weights):
         got = sorted(scores) if isinstance(scores, dict) else type(scores).__name__
         raise ValueError(

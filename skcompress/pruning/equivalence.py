@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layers import prunable_weights
+from ..layers import weight_matrices
 from .removal import consumer_masks, remove_units
 from .units import Units
 
@@ -31,7 +31,7 @@ def try_removal(
         As :func:`check_unchanged` does.
     """
     module = copy.deepcopy(module)
-    weights = prunable_weights(module)
+    weights = weight_matrices(module)
     with torch.no_grad():
         masks = consumer_masks(units, alive, {name: w.shape for name, w in weights.items()})
         for name, weight in weights.items():

@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from skorch import NeuralNet
 from torch import Tensor, nn
-from torch.fx import Node
 
+from ..activations import first_rows
+from ..layers import weight_matrices
+from ..moments import second_moments
 from ..training.loop import Data
-from .activations import CONVOLUTIONS, first_rows, operation, visit_inputs
-from .layers import prunable_weights
 
 Scores = dict[str, Tensor]
 
-# Relative to the mean second moment of a layer's inputs; keeps the inverse finite.
-DAMPING = 1e-2
 # Outputs times inputs cubed: about a minute on one core.
 MAX_OPERATIONS = 2e11
 # Numbers that one chunk of inverse Hessians may hold, so that it stays in a core's cache.
@@ -39,7 +37,7 @@ def obs(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     ValueError
         If a layer is too large, or not one whose inputs can be unfolded.
     """
-    weights = prunable_weights(net.module_)
+    weights = weight_matrices(net.module_)
     check_affordable(weights)
     moments = second_moments(net, Data(X, y, sample_weight))
     scores = {}
@@ -51,7 +49,7 @@ def obs(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
 
 def check_layers(net: NeuralNet, data: Data) -> None:
     """Refuse layers that would take minutes or cannot be unfolded, before any training."""
-    check_affordable(prunable_weights(net.module_))
+    check_affordable(weight_matrices(net.module_))
     second_moments(net, first_rows(data))
 
 
@@ -65,55 +63,6 @@ def check_affordable(weights: dict[str, nn.Parameter]) -> None:
                 f" {n_inputs} inputs cubed exceeds {MAX_OPERATIONS:g}. Use criterion='fisher',"
                 " 'wanda' or 'magnitude'."
             )
-
-
-def second_moments(net: NeuralNet, data: Data) -> dict[str, Tensor]:
-    """Average ``x x^T`` over the inputs of each layer, damped.
-
-    Returns
-    -------
-    moments : dict of double Tensor of shape (n_inputs, n_inputs)
-        By name of the weight; patches are the inputs of a convolution.
-    """
-    weights = prunable_weights(net.module_)
-    sums: dict[str, Tensor] = {}
-    totals: dict[str, float] = dict.fromkeys(weights, 0.0)
-
-    def add(name: str, x: Tensor, axis: int, node: Node, weight: float) -> None:
-        rows = _rows(name, x, node, weights[name]).double()
-        sums[name] = sums.get(name, 0) + weight * rows.T @ rows
-        totals[name] += weight * len(rows)
-
-    visit_inputs(net, data, add)
-    moments = {name: sums[name] / totals[name] for name in weights}
-    for moment in moments.values():
-        diagonal = moment.diagonal()
-        diagonal += DAMPING * diagonal.mean() + torch.finfo(torch.double).tiny
-    return moments
-
-
-def _rows(name: str, x: Tensor, node: Node, weight: Tensor) -> Tensor:
-    """Lay a layer's inputs out as rows, one for each application of the weight."""
-    if operation(node) not in CONVOLUTIONS:
-        return x.reshape(-1, x.shape[-1])
-    _, _, _, stride, padding, dilation, groups = _convolution(node, weight.dim() - 2)
-    if groups != 1 or isinstance(padding, str) or weight.dim() > 4:
-        raise ValueError(
-            f"criterion='obs' does not unfold the convolution of {name!r} (3-d, grouped, or with"
-            " padding given as a string). Use criterion='magnitude', 'fisher' or 'wanda'."
-        )
-    if weight.dim() == 3:
-        x = x.unsqueeze(2)
-        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
-    kernel = (1, *weight.shape[2:])[-2:]
-    patches = nn.functional.unfold(x, kernel, dilation, padding, stride)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
-
-
-def _convolution(node: Node, n_dims: int) -> list[Any]:
-    """Complete a convolution's arguments with their defaults."""
-    defaults = [None, None, None, [1] * n_dims, [0] * n_dims, [1] * n_dims, 1]
-    return [*node.args, *defaults[len(node.args) :]]
 
 
 def removal_costs(weight: Tensor, moment: Tensor) -> Tensor:
@@ -183,7 +132,7 @@ def compensate(net: NeuralNet, data: Data, dense: Scores, masks: dict[str, Tenso
         The weights before anything was removed.
     masks : dict of bool Tensor
     """
-    weights = prunable_weights(net.module_)
+    weights = weight_matrices(net.module_)
     for name, weight in weights.items():
         weight.copy_(dense[name])
     moments = second_moments(net, data)

@@ -10,19 +10,20 @@ from skorch import NeuralNet
 from torch import Tensor
 
 from .._sklearn import Interval, StrOptions
+from ..activations import example_inputs, first_rows, visit_inputs
 from ..base import BaseCompressedNet
 from ..graph import trace
+from ..layers import weight_matrices
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
 from ..training.loop import Data, retrain
-from .activations import example_inputs, first_rows, visit_inputs
+from ..training.nets import dense_net
 from .budgets import Budget
 from .criteria import CRITERIA, Criterion
 from .equivalence import check_unchanged, output, try_removal
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
-from .layers import prunable_weights
 from .obs import check_layers, compensate
-from .recovery import dense_net, initial_net, learning_rate
+from .recovery import initial_net, learning_rate
 from .refusals import BUDGETS, REFUSALS
 from .removal import remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
@@ -194,7 +195,7 @@ class PrunedNet(BaseCompressedNet):
         self.verbose = verbose
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
-        weights = prunable_weights(net.module_)
+        weights = weight_matrices(net.module_)
         if self.criterion == "obs":
             check_layers(net, data)
         elif self.criterion in ("activation", "wanda"):
@@ -210,7 +211,7 @@ class PrunedNet(BaseCompressedNet):
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         inherited = getattr(self.estimator_, "masks_", {})
         # An inner stage may have removed units for good.
-        dense = prunable_weights(dense_net(self.estimator_).module_)
+        dense = weight_matrices(dense_net(self.estimator_).module_)
         n_weights = sum(weight.numel() for weight in dense.values())
         pruner = Pruner(net, data, self.criterion, self._choice(net, data), inherited)
         self._prune(pruner, seed)
@@ -249,7 +250,7 @@ class PrunedNet(BaseCompressedNet):
         if self.schedule != "one-shot":
             self._retrain(pruner, SCHEDULES[self.schedule](pruner))
             return
-        weights = prunable_weights(pruner.net.module_)
+        weights = weight_matrices(pruner.net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
         pruner.update()
         if self.criterion == "obs":
@@ -285,7 +286,7 @@ class PrunedNet(BaseCompressedNet):
         kept = remove_units(net.module_, choose.units, choose.alive)
         check_unchanged(net.module_, before, args, kwargs, kept)
         masks = {}
-        for name, weight in prunable_weights(net.module_).items():
+        for name, weight in weight_matrices(net.module_).items():
             stays = pruner.inherited.get(name)
             if stays is None:
                 masks[name] = torch.ones(weight.shape, dtype=torch.bool)

@@ -8,7 +8,7 @@ from skorch import NeuralNet
 from skorch.callbacks import LRScheduler
 
 from ..training.loop import Rate, cosine
-from ..training.nets import is_frozen
+from ..training.nets import dense_net, is_frozen
 from ..training.shapes import listed_callbacks
 
 # First rate of fine-tuning, relative to the optimizer's own: with a lower one, a very sparse net
@@ -35,14 +35,6 @@ def learning_rate(recovery: str, lr: float | None, estimator: Any, epochs: int) 
     last = np.concatenate(rates[-epochs:]) / _first_rate(net)
     # The progress is a quotient of integers: rounding must not fall back into the last epoch.
     return lambda progress: float(last[int(progress * len(last) + 1e-6)])
-
-
-def dense_net(estimator: Any) -> NeuralNet:
-    """Return the net at the core of a fitted estimator, with the history of its training."""
-    while not isinstance(estimator, NeuralNet):
-        frozen = is_frozen(estimator)
-        estimator = estimator.estimator if frozen else estimator.estimator_
-    return estimator
 
 
 def _first_rate(net: NeuralNet) -> float:

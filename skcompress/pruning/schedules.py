@@ -7,11 +7,11 @@ import torch
 from skorch import NeuralNet
 from torch import Tensor
 
+from ..layers import weight_matrices
 from ..training.loop import Data
 from .budgets import Masks
 from .criteria import Criterion, score
 from .granularity import Choose
-from .layers import prunable_weights
 
 # The part of the phase in which masks change; the rest trains what stays.
 RAMP = 0.5
@@ -50,7 +50,7 @@ class Pruner:
     def __post_init__(self) -> None:
         self.masks = {
             name: self.inherited.get(name, torch.ones_like(weight, dtype=torch.bool))
-            for name, weight in prunable_weights(self.net.module_).items()
+            for name, weight in weight_matrices(self.net.module_).items()
         }
 
     def update(self, progress: float = 1.0, *, regrow: bool = False) -> None:
@@ -77,7 +77,7 @@ class Pruner:
     @torch.no_grad()
     def apply(self, progress: float = 1.0) -> None:
         """Zero what is masked."""
-        for name, weight in prunable_weights(self.net.module_).items():
+        for name, weight in weight_matrices(self.net.module_).items():
             weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
 
 

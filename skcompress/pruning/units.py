@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .. import graph as graphs
 from ..graph import Graph
+from ..layers import weight_matrices
 from .coupling import NONE, Coupling, Labelled, Slot, nothing
-from .layers import prunable_weights
 from .rules import MOVES, RULES, kind, other
 
 
@@ -79,7 +79,7 @@ def find_units(graph: Graph, args: tuple, kwargs: dict[str, Any]) -> Units:
     for output in tree_leaves(outputs, is_leaf=_is_labelled):
         if _is_labelled(output):
             coupling.pin(output.labels, "it is an output of the module")
-    units = _number(coupling, prunable_weights(graph.module))
+    units = _number(coupling, weight_matrices(graph.module))
     if not units.n_units:
         reasons = "; ".join(f"{name!r} stays because {why}" for name, why in units.stays.items())
         raise ValueError(

@@ -58,6 +58,14 @@ def fitted_net(estimator: Any) -> NeuralNet:
     return net
 
 
+def dense_net(estimator: Any) -> NeuralNet:
+    """Return the net at the core of a fitted estimator, with the history of its training."""
+    while not isinstance(estimator, NeuralNet):
+        frozen = is_frozen(estimator)
+        estimator = estimator.estimator if frozen else estimator.estimator_
+    return estimator
+
+
 def is_frozen(estimator: Any) -> bool:
     """Tell whether the net inside is not to be trained again."""
     return isinstance(estimator, FrozenEstimator)

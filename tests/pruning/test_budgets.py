@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.utils import prune
 
+from skcompress.layers import weight_matrices
 from skcompress.pruning.budgets import FLOOR, Budget, lamp, n_of_m, select
-from skcompress.pruning.layers import prunable_weights
 from tests.pruning_modules import MODULES, build
 
 SPARSITIES = [0.0, 0.1, 0.37, 0.5, 0.8]
@@ -29,7 +29,7 @@ def count(masks):
 
 def owners_of(module):
     """Return the prunable weights as torch.nn.utils.prune names them."""
-    split = (name.rpartition(".") for name in prunable_weights(module))
+    split = (name.rpartition(".") for name in weight_matrices(module))
     return [(module.get_submodule(owner), attribute) for owner, _, attribute in split]
 
 
@@ -37,7 +37,7 @@ def normal(name):
     """Return a module whose layers have weights of one scale, so that no floor is in the way."""
     module = build(name)
     with torch.no_grad():
-        for weight in prunable_weights(module).values():
+        for weight in weight_matrices(module).values():
             weight.normal_()
     return module
 
@@ -80,7 +80,7 @@ class TestAgainstTorch:
 
 def magnitudes(module):
     """Score by absolute value."""
-    return {n: w.detach().abs() for n, w in prunable_weights(module).items()}
+    return {n: w.detach().abs() for n, w in weight_matrices(module).items()}
 
 
 class TestLamp:

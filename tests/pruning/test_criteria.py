@@ -7,9 +7,9 @@ from skorch import NeuralNetClassifier
 from skorch.helper import SliceDict
 from torch import nn
 
+from skcompress.layers import weight_matrices
 from skcompress.pruning import criteria
 from skcompress.pruning.criteria import CRITERIA, evenly_spaced, score, tempered_fisher
-from skcompress.pruning.layers import prunable_weights
 from skcompress.pruning.obs import DAMPING
 from skcompress.training.loop import Data
 from tests.pruning_modules import (
@@ -221,7 +221,7 @@ class TestEveryCriterion:
 
     def test_names_shapes_and_values(self, criterion):
         net, (X, y) = normalized(), classification()
-        scores, weights = CRITERIA[criterion](net, X, y, None), prunable_weights(net.module_)
+        scores, weights = CRITERIA[criterion](net, X, y, None), weight_matrices(net.module_)
         assert list(scores) == list(weights)
         for name, value in scores.items():
             assert value.shape == weights[name].shape
@@ -313,16 +313,14 @@ class TestScore:
 
         def criterion(*args):
             got.append(args)
-            return {
-                n: (w**2).requires_grad_() for n, w in prunable_weights(args[0].module_).items()
-            }
+            return {n: (w**2).requires_grad_() for n, w in weight_matrices(args[0].module_).items()}
 
         scores = score(criterion, net, Data(X, y, weight))
         assert got[0][0] is net
         assert got[0][1] is X
         assert got[0][2] is y
         assert got[0][3] is weight
-        weights = prunable_weights(net.module_)
+        weights = weight_matrices(net.module_)
         for name, value in scores.items():
             assert torch.equal(value, weights[name].detach() ** 2)
             assert not value.requires_grad

@@ -5,16 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from skcompress.layers import weight_matrices
+from skcompress.moments import DAMPING, second_moments
 from skcompress.pruning import obs
 from skcompress.pruning.criteria import CRITERIA
-from skcompress.pruning.layers import prunable_weights
-from skcompress.pruning.obs import (
-    DAMPING,
-    check_layers,
-    compensate,
-    removal_costs,
-    second_moments,
-)
+from skcompress.pruning.obs import check_layers, compensate, removal_costs
 from skcompress.training.loop import Data
 from tests.pruning_modules import (
     IMAGE,
@@ -177,7 +172,7 @@ class TestCompensate:
     @staticmethod
     def masked(net, seed=0):
         generator = torch.Generator().manual_seed(seed)
-        weights = prunable_weights(net.module_)
+        weights = weight_matrices(net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
         masks = {n: torch.rand(w.shape, generator=generator) < 0.6 for n, w in weights.items()}
         with torch.no_grad():
@@ -191,7 +186,7 @@ class TestCompensate:
         moments = second_moments(net, data)
         dense, masks = self.masked(net)
         compensate(net, data, dense, masks)
-        for name, weight in prunable_weights(net.module_).items():
+        for name, weight in weight_matrices(net.module_).items():
             assert not torch.equal(weight, dense[name] * masks[name])
             for row, w, mask in zip(weight, dense[name], masks[name], strict=True):
                 expected = least_error(w, moments[name], mask)[1]
@@ -259,7 +254,7 @@ class TestRefused:
 
     def test_grouped(self):
         net, data = problem(Grouped, IMAGE)
-        with pytest.raises(ValueError, match=r"not unfold the convolution of 'grouped\.weight'"):
+        with pytest.raises(ValueError, match=r"convolution 'grouped\.weight' cannot be laid out"):
             check_layers(net, data)
 
     @pytest.mark.parametrize("layer", [nn.Conv2d(1, 3, 3, padding="same"), nn.Conv3d(1, 3, 1)])

@@ -13,8 +13,8 @@ from skorch.helper import SliceDict
 from torch import nn
 
 from skcompress import PrunedNet
+from skcompress.layers import weight_matrices
 from skcompress.pruning.criteria import CRITERIA
-from skcompress.pruning.layers import prunable_weights
 from tests.pruning_modules import (
     IMAGE,
     MLP,
@@ -77,7 +77,7 @@ def test_end_to_end(name, granularity):
         retrain_lr=0.01, random_state=0,
     ).fit(X, y)  # fmt: skip
     module, dense = pruned.net_.module_, pruned.estimator_.module_
-    weights = prunable_weights(module)
+    weights = weight_matrices(module)
     assert list(pruned.masks_) == list(weights)
     for key, weight in weights.items():
         assert torch.equal(weight != 0, pruned.masks_[key])
@@ -216,7 +216,7 @@ class TestNested:
             sparsity=None if outer == "2:4" else 0.5,
         )  # fmt: skip
         before, module = second.estimator_, second.net_.module_
-        weights = prunable_weights(module)
+        weights = weight_matrices(module)
         left = sum(int(weight.count_nonzero()) for weight in weights.values())
         assert left == sum(int(mask.sum()) for mask in second.masks_.values())
         for name, weight in weights.items():
@@ -308,7 +308,7 @@ class TestBeforeTraining:
             (Branching, {"criterion": "wanda"}, "Branching cannot be traced by torch.export"),
             (Branching, {"criterion": "obs", "schedule": "one-shot"}, "cannot be traced"),
             (nn.Linear, {"granularity": "unit"}, "'weight' stays because it is an output"),
-            (nn.Bilinear, {}, "has no prunable layer; found Bilinear"),
+            (nn.Bilinear, {}, "has no layer to prune or quantize; found Bilinear"),
             (MLP, {"max_weights": 2}, "leaves 2 of 136, but each of the 3 layers must keep"),
             (MLP, {"sparsity": 0.99}, "leaves 1 of 136, but each of the 3 layers must keep"),
             (MLP, {"max_weights": 9, "granularity": "unit"}, "still takes 10 weights"),

@@ -8,17 +8,17 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, StepLR
 
 from skcompress import PrunedNet
+from skcompress.layers import weight_matrices
 from skcompress.pruning import pruned as pruned_module
-from skcompress.pruning.layers import prunable_weights
 from skcompress.pruning.recovery import (
     FINE_TUNE_RATE,
-    dense_net,
     has_schedule,
     initial_net,
     learning_rate,
     recorded_rates,
 )
 from skcompress.training.loop import cosine
+from skcompress.training.nets import dense_net
 from tests.pruning_modules import MLP, NormalizedMLP, classification, classifier
 
 RATES = []
@@ -49,7 +49,7 @@ def fit(net, **params):
 
 def weights_of(net):
     """Return copies of the prunable weights."""
-    return {n: w.detach().clone() for n, w in prunable_weights(net.module_).items()}
+    return {n: w.detach().clone() for n, w in weight_matrices(net.module_).items()}
 
 
 class TestNone:
@@ -250,7 +250,7 @@ class Constant(MLP):
     def __init__(self, value=0.125, n_inputs=6):
         super().__init__(n_inputs)
         self.norm = nn.BatchNorm1d(n_inputs)
-        for weight in prunable_weights(self).values():
+        for weight in weight_matrices(self).values():
             nn.init.constant_(weight, value)
 
     def forward(self, X):

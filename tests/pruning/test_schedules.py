@@ -6,10 +6,10 @@ import torch
 from skorch.callbacks import Freezer
 
 from skcompress import PrunedNet
+from skcompress.layers import weight_matrices
 from skcompress.pruning import schedules
 from skcompress.pruning.budgets import Budget
 from skcompress.pruning.granularity import choose_weights
-from skcompress.pruning.layers import prunable_weights
 from skcompress.pruning.schedules import (
     N_UPDATES,
     RAMP,
@@ -49,7 +49,7 @@ class Log:
 
             def counting(progress):
                 after_step(progress)
-                weights = prunable_weights(pruner.net.module_).values()
+                weights = weight_matrices(pruner.net.module_).values()
                 self.nonzero.append(sum(int(weight.count_nonzero()) for weight in weights))
 
             return counting
@@ -206,7 +206,7 @@ def test_a_pruned_weight_stays_pruned(optimizer, schedule, recovery, granularity
     """Neither momentum nor weight decay nor a new start brings one back."""
     net = classifier(MLP, **OPTIMIZERS[optimizer])
     pruned = fit(3, net, schedule=schedule, recovery=recovery, granularity=granularity)
-    weights = prunable_weights(pruned.net_.module_)
+    weights = weight_matrices(pruned.net_.module_)
     assert set(pruned.masks_) == set(weights)
     for name, weight in weights.items():
         assert not pruned.masks_[name].all()
@@ -220,8 +220,8 @@ def test_frozen_parameters_are_pruned_but_not_trained(schedule):
     """A Freezer stays in force; what it holds can still be pruned."""
     net = classifier(MLP, callbacks=[("freezer", Freezer("first.*"))])
     pruned = fit(4, net, schedule=schedule, sparsity=0.5)
-    dense = prunable_weights(pruned.estimator_.module_)
-    weights = prunable_weights(pruned.net_.module_)
+    dense = weight_matrices(pruned.estimator_.module_)
+    weights = weight_matrices(pruned.net_.module_)
     mask = pruned.masks_["first.weight"]
     assert not mask.all()
     expected = dense["first.weight"] * mask
@@ -268,12 +268,12 @@ class TestPruner:
         pruner.update()
         first = {name: mask.clone() for name, mask in pruner.masks.items()}
         with torch.no_grad():
-            for weight in prunable_weights(pruner.net.module_).values():
+            for weight in weight_matrices(pruner.net.module_).values():
                 weight.copy_(torch.rand_like(weight))
         pruner.update()
         assert all(torch.equal(pruner.masks[name], first[name]) for name in first)
         with torch.no_grad():
-            for weight in prunable_weights(pruner.net.module_).values():
+            for weight in weight_matrices(pruner.net.module_).values():
                 weight.copy_(torch.rand_like(weight))
         pruner.update(regrow=True)
         assert not all((pruner.masks[name] <= first[name]).all() for name in first)
@@ -282,10 +282,10 @@ class TestPruner:
         pruner = self.make()
         pruner.update()
         with torch.no_grad():
-            for weight in prunable_weights(pruner.net.module_).values():
+            for weight in weight_matrices(pruner.net.module_).values():
                 weight.fill_(1.0)
         pruner.apply()
-        for name, weight in prunable_weights(pruner.net.module_).items():
+        for name, weight in weight_matrices(pruner.net.module_).items():
             assert torch.equal(weight, pruner.masks[name].float())
 
     def test_density_looks_ahead(self):

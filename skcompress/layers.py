@@ -1,4 +1,4 @@
-"""Which parameters are prunable."""
+"""Which parameters are compressed: the weight matrices."""
 
 from torch import nn
 from torch.nn import Parameter
@@ -13,11 +13,11 @@ WEIGHT_PREFIXES = {
 }
 
 
-def prunable_weights(module: nn.Module) -> dict[str, Parameter]:
+def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
     """Return the weight matrices of linear, convolution, recurrent and attention layers.
 
     Shared weights appear once, under their first name; a weight that an embedding shares is the
-    embedding's, and not prunable.
+    embedding's, and is left alone.
 
     Returns
     -------
@@ -32,8 +32,8 @@ def prunable_weights(module: nn.Module) -> dict[str, Parameter]:
     Examples
     --------
     >>> from torch import nn
-    >>> from skcompress.pruning.layers import prunable_weights
-    >>> list(prunable_weights(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.GRU(3, 2))))
+    >>> from skcompress.layers import weight_matrices
+    >>> list(weight_matrices(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.GRU(3, 2))))
     ['0.weight', '2.weight_ih_l0', '2.weight_hh_l0']
     """
     embedded = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
@@ -46,12 +46,12 @@ def prunable_weights(module: nn.Module) -> dict[str, Parameter]:
     if not weights:
         found = sorted({type(m).__name__ for m in module.modules()})
         raise ValueError(
-            f"The module has no prunable layer; found {', '.join(found)}. Prunable are the"
+            f"The module has no layer to prune or quantize; found {', '.join(found)}. Those are the"
             " weights of Linear, Conv, RNN, GRU, LSTM and MultiheadAttention."
         )
     return weights
 
 
 def _prefixes(layer: nn.Module) -> tuple[str, ...]:
-    """Beginnings of the names of a layer's prunable parameters."""
+    """Beginnings of the names of a layer's weight matrices."""
     return next((p for kind, p in WEIGHT_PREFIXES.items() if isinstance(layer, kind)), ())

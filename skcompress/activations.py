@@ -1,4 +1,4 @@
-"""What reaches a layer: statistics of the inputs of every prunable weight."""
+"""What reaches a layer: statistics of the inputs of every weight matrix."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,10 +10,10 @@ from skorch.utils import multi_indexing
 from torch import Tensor
 from torch.fx import Node
 
-from .. import graph as graphs
-from ..graph import Graph
-from ..training.loop import Data, batches
-from .layers import prunable_weights
+from . import graph as graphs
+from .graph import Graph
+from .layers import weight_matrices
+from .training.loop import Data, batches
 
 CONVOLUTIONS = {
     "conv1d.default",
@@ -34,7 +34,7 @@ def operation(node: Node) -> str:
 
 
 def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None:
-    """Run the rows through the module and show what enters each prunable weight.
+    """Run the rows through the module and show what enters each weight matrix.
 
     ``visit(name, x, axis, node, weight)`` gets the parameter's name, its input, the axis that
     the weight contracts, the traced operation, and the sample weight of the rows in `x`.
@@ -42,12 +42,12 @@ def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None
     Raises
     ------
     ValueError
-        If a prunable weight is never the weight of a linear, convolutional or recurrent
+        If a weight matrix is never the weight of a linear, convolutional or recurrent
         operation, so that it has no inputs to speak of.
     """
-    missing = set(prunable_weights(net.module_))
+    missing = set(weight_matrices(net.module_))
 
-    def visit_prunable(name: str | None, x: Tensor, *rest: Any) -> None:
+    def visit_known(name: str | None, x: Tensor, *rest: Any) -> None:
         if name in weights:
             missing.discard(name)
             visit(name, x, *rest)
@@ -57,7 +57,7 @@ def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None
         for batch in batches(net, part):
             args, kwargs = graphs.module_inputs(net, batch)
             graph = graphs.trace_once(net.module_, args, kwargs)
-            _visit_batch(graph, args, kwargs, visit_prunable, weight)
+            _visit_batch(graph, args, kwargs, visit_known, weight)
     if missing:
         raise ValueError(
             f"The inputs of {sorted(missing)} cannot be observed: the forward pass uses these"
@@ -148,7 +148,7 @@ def _shifted(states: Tensor, start: Tensor, time: int, backward: int) -> Tensor:
 def input_means(
     net: NeuralNet, data: Data, function: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Average a function of the inputs of each prunable weight, input by input.
+    """Average a function of the inputs of each weight matrix, input by input.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def input_means(
     means : dict of Tensor of shape (n_inputs,)
         By parameter name; a grouped convolution's inputs are averaged over its groups.
     """
-    weights = prunable_weights(net.module_)
+    weights = weight_matrices(net.module_)
     sums: dict[str, Tensor] = {}
     totals: dict[str, float] = dict.fromkeys(weights, 0.0)
 

@@ -5,7 +5,7 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.nn import functional
 
-from skcompress.pruning.activations import (
+from skcompress.activations import (
     equal_weights,
     example_inputs,
     first_rows,

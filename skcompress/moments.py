@@ -1,0 +1,65 @@
+"""Second moments of what enters each layer: the curvature of the layer's own squared error."""
+
+from typing import Any
+
+import torch
+from skorch import NeuralNet
+from torch import Tensor, nn
+from torch.fx import Node
+
+from .activations import CONVOLUTIONS, operation, visit_inputs
+from .layers import weight_matrices
+from .training.loop import Data
+
+# Relative to the mean second moment of a layer's inputs; keeps the inverse finite.
+DAMPING = 1e-2
+
+
+def second_moments(net: NeuralNet, data: Data) -> dict[str, Tensor]:
+    """Average ``x x^T`` over the inputs of each layer, damped.
+
+    Returns
+    -------
+    moments : dict of double Tensor of shape (n_inputs, n_inputs)
+        By name of the weight; patches are the inputs of a convolution.
+    """
+    weights = weight_matrices(net.module_)
+    sums: dict[str, Tensor] = {}
+    totals: dict[str, float] = dict.fromkeys(weights, 0.0)
+
+    def add(name: str, x: Tensor, axis: int, node: Node, weight: float) -> None:
+        rows = _rows(name, x, node, weights[name]).double()
+        sums[name] = sums.get(name, 0) + weight * rows.T @ rows
+        totals[name] += weight * len(rows)
+
+    visit_inputs(net, data, add)
+    moments = {name: sums[name] / totals[name] for name in weights}
+    for moment in moments.values():
+        diagonal = moment.diagonal()
+        diagonal += DAMPING * diagonal.mean() + torch.finfo(torch.double).tiny
+    return moments
+
+
+def _rows(name: str, x: Tensor, node: Node, weight: Tensor) -> Tensor:
+    """Lay a layer's inputs out as rows, one for each application of the weight."""
+    if operation(node) not in CONVOLUTIONS:
+        return x.reshape(-1, x.shape[-1])
+    _, _, _, stride, padding, dilation, groups = _convolution(node, weight.dim() - 2)
+    if groups != 1 or isinstance(padding, str) or weight.dim() > 4:
+        raise ValueError(
+            f"The inputs of the convolution {name!r} cannot be laid out as rows (3-d, grouped, or"
+            " with padding given as a string), which criterion='obs' and rounding='reconstruct'"
+            " need. Use criterion='magnitude', 'fisher' or 'wanda', and rounding='nearest'."
+        )
+    if weight.dim() == 3:
+        x = x.unsqueeze(2)
+        stride, padding, dilation = [1, *stride], [0, *padding], [1, *dilation]
+    kernel = (1, *weight.shape[2:])[-2:]
+    patches = nn.functional.unfold(x, kernel, dilation, padding, stride)
+    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+
+
+def _convolution(node: Node, n_dims: int) -> list[Any]:
+    """Complete a convolution's arguments with their defaults."""
+    defaults = [None, None, None, [1] * n_dims, [0] * n_dims, [1] * n_dims, 1]
+    return [*node.args, *defaults[len(node.args) :]]
