@@ -5,8 +5,11 @@ code ran them. Each reader walks the same list with values of its own: real acti
 criteria, unit labels for the removal of units.
 """
 
+import contextlib
+import io
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -168,7 +171,7 @@ def _export(
         module.eval()
         # The fused inference kernels of attention hide the operations behind one opaque call.
         torch.backends.mha.set_fastpath_enabled(False)
-        with warnings.catch_warnings(), torch.no_grad(), recurrent_stubs():
+        with warnings.catch_warnings(), torch.no_grad(), recurrent_stubs(), _silent():
             # torch.export warns about its own use of recurrent layers' flat weights.
             warnings.simplefilter("ignore")
             dynamic = shapes.dynamic_shapes(module, args, kwargs) if any_batch else None
@@ -188,6 +191,18 @@ def _export(
     # What nobody reads, such as the averaged weights of attention, asks for nothing.
     program.graph.eliminate_dead_code()
     return program
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep torch from printing the graph of a failed trace: the error says what is wrong."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def module_inputs(net: NeuralNet, batch: Any) -> tuple[tuple, dict[str, Any]]:

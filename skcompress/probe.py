@@ -34,6 +34,8 @@ def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
     module = type(probe.module_).__name__
     try:
         output = probe.forward(take_rows(X, np.arange(n_rows)))
+    except Warning:  # the user's filters turned it into an error
+        raise
     except Exception as error:  # whatever the user's forward raises is the reason
         raise ValueError(
             f"The module {module} does not take X of {describe(X)}: {error}. Check the widths of"
@@ -57,13 +59,38 @@ def describe(X: Any) -> str:
 
 
 def check_split(probe: NeuralNet, data: Data) -> None:
-    """Refuse rows that the net's internal validation split cannot divide."""
+    """Refuse rows that the net's internal validation split cannot divide into batches."""
     try:
-        probe.get_split_datasets(data.inputs, data.y)
+        train, _ = probe.get_split_datasets(data.inputs, data.y)
     except ValueError as error:
         raise ValueError(
             f"The net's train_split cannot hold out validation rows from {len(data.y)} rows:"
             f" {error} Set train_split=None in the net, or give more rows."
+        ) from error
+    check_last_batch(probe, data.X, get_len(train))
+
+
+def check_last_batch(probe: NeuralNet, X: Any, n_rows: int) -> None:
+    """Refuse a training batch of a single row where batch normalization has no variance then.
+
+    Raises
+    ------
+    ValueError
+        If the module cannot train on the last batch of `n_rows` rows.
+    """
+    settings = probe.get_params_for("iterator_train")
+    size = settings.get("batch_size", probe.batch_size)
+    left = n_rows if size == -1 else n_rows % size
+    if left != 1 or settings.get("drop_last", False):
+        return
+    try:
+        # The one row is only tried: what the probe learns from it is thrown away.
+        probe.forward(take_rows(X, np.arange(1)), training=True)
+    except ValueError as error:
+        raise ValueError(
+            f"{n_rows} training rows in batches of {size} leave a last batch of one row, which"
+            f" {type(probe.module_).__name__} cannot train on: {error} Set another batch_size, or"
+            " iterator_train__drop_last=True, in the net."
         ) from error
 
 

@@ -1,5 +1,7 @@
 """Errors that say what was got and what would work, before any training."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -201,6 +203,35 @@ def test_internal_validation_needs_rows():
     """A fold too small for the net's own validation split says so."""
     with pytest.raises(ValueError, match=r"from 30 rows.*Set train_split=None"):
         pruned(classifier(Classifier, train_split=ValidSplit(20, stratified=True))).fit(X, Y)
+
+
+class Normalized(nn.Sequential):
+    """A module that cannot train on a single row."""
+
+    def __init__(self, n_inputs=4, n_outputs=3):
+        super().__init__(nn.Linear(n_inputs, 5), nn.BatchNorm1d(5), nn.Linear(5, n_outputs))
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_split": ValidSplit(3, stratified=False)}])
+def test_a_last_batch_of_one_row(settings):
+    """In the dense fit, or in retraining, which sees the rows held out as well."""
+    net = classifier(Classifier, module=Normalized, batch_size=29, **settings)
+    with pytest.raises(ValueError, match=r"30 training rows in batches of 29.*batch_size, or"):
+        pruned(net).fit(X, Y)
+
+
+def test_warnings_that_are_errors():
+    """A user's filter that turns warnings into errors shows the warning itself."""
+
+    class Warns(nn.Linear):
+        def forward(self, X):
+            warnings.warn("take care", UserWarning, stacklevel=1)
+            return super().forward(X)
+
+    net = classifier(Classifier, module=Warns, module__in_features=4, module__out_features=3,
+                     callbacks=None)  # fmt: skip
+    with pytest.raises(UserWarning, match="take care"):
+        pruned(net).fit(X, Y)
 
 
 NEW_ROWS = {

@@ -1,4 +1,5 @@
 import gc
+import logging
 import weakref
 
 import pytest
@@ -144,14 +145,16 @@ def test_tracing_leaves_no_trace(training, fast_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_failed_trace_restores_the_mode(training):
-    """An exception in ``forward`` does not leave the module in evaluation mode."""
+def test_a_failed_trace_restores_the_mode(training, capfd):
+    """An exception in ``forward`` does not leave the module in evaluation mode, nor a print."""
     module = Forward(lambda X: X if X.sum() > 0 else -X).train(training)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with pytest.raises(ValueError, match="cannot be traced"):
         trace(module, (torch.rand(2, 3),), {})
     assert module.training == training
     assert torch.backends.mha.get_fastpath_enabled() == fast_path
+    assert capfd.readouterr() == ("", "")
+    assert logging.root.manager.disable == logging.NOTSET
 
 
 def test_control_flow_on_values_is_refused():

@@ -47,6 +47,8 @@ class Coupling:
         Why the class of a label cannot leave.
     siblings : list of list of Tensor
         Labels of recurrent layers that must lose equally many units.
+    unknown : dict of str
+        Why no unit of a parameter can leave, by its name.
     """
 
     parent: list[int] = field(default_factory=list)
@@ -54,6 +56,7 @@ class Coupling:
     consumers: set[Slot] = field(default_factory=set)
     pinned: dict[int, str] = field(default_factory=dict)
     siblings: list[list[Tensor]] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
 
     def slot(self, tensor: Labelled, dim: int, *, consumer: bool = False) -> Tensor:
         """Return the labels along a dimension of a parameter, made at first use."""

@@ -14,6 +14,7 @@ from ..activations import example_inputs, first_rows, visit_inputs
 from ..base import BaseCompressedNet
 from ..graph import trace
 from ..layers import weight_matrices
+from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
 from ..training.loop import Data, retrain
@@ -23,7 +24,7 @@ from .criteria import CRITERIA, Criterion
 from .equivalence import check_unchanged, output, try_removal
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
 from .obs import check_layers, compensate
-from .recovery import initial_net, learning_rate
+from .recovery import learning_rate, start_anew
 from .refusals import BUDGETS, REFUSALS
 from .removal import remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
@@ -148,7 +149,7 @@ class PrunedNet(BaseCompressedNet):
     """
 
     parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "criterion": [StrOptions(set(CRITERIA)), callable],
+        "criterion": [StrOptions(CRITERIA.keys()), callable],
         "sparsity": [Interval(Real, 0, 1, closed="left"), None],
         "threshold": [Interval(Real, 0, None, closed="left"), None],
         "max_weights": [Interval(Integral, 1, None, closed="left"), None],
@@ -196,6 +197,8 @@ class PrunedNet(BaseCompressedNet):
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
         weights = weight_matrices(net.module_)
+        if self.recovery != "none":
+            check_last_batch(net, data.X, len(data.y))
         if self.criterion == "obs":
             check_layers(net, data)
         elif self.criterion in ("activation", "wanda"):
@@ -216,8 +219,7 @@ class PrunedNet(BaseCompressedNet):
         pruner = Pruner(net, data, self.criterion, self._choice(net, data), inherited)
         self._prune(pruner, seed)
         if self.recovery == "scratch":
-            fresh = initial_net(net)
-            net.module_.load_state_dict(fresh.module_.state_dict())
+            start_anew(net)
             pruner.apply()
         if self.recovery == "scratch" or self.schedule == "one-shot":
             self._recover(pruner, stage_seed(seed, "recovery"))

@@ -71,6 +71,9 @@ def has_schedule(estimator: Any, net: NeuralNet) -> bool:
     return any(cb is LRScheduler or isinstance(cb, LRScheduler) for cb in callbacks)
 
 
-def initial_net(net: NeuralNet) -> NeuralNet:
-    """Build a net of the same parameters with new initial weights."""
-    return clone(net).set_params(verbose=0).initialize()
+def start_anew(net: NeuralNet) -> None:
+    """Give a net new initial weights in place, but for frozen ones, which were never trained."""
+    fresh = clone(net).set_params(verbose=0).initialize().module_.state_dict()
+    named = net.module_.named_parameters(remove_duplicate=False)
+    frozen = {name: p.detach() for name, p in named if not p.requires_grad}
+    net.module_.load_state_dict({**fresh, **frozen})

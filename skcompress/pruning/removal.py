@@ -98,7 +98,8 @@ def _set_widths(layer: nn.Module) -> None:
         layer.input_size = layer.get_parameter("weight_ih_l0").shape[1]
         layer.hidden_size = layer.get_parameter("weight_hh_l0").shape[1]
         layer.flatten_parameters()
-    elif isinstance(layer, nn.MultiheadAttention):
+    # With kdim or vdim its heads stay, and the rows of out_proj are its own affair.
+    elif isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
         keep_heads(layer)
 
 

@@ -19,6 +19,8 @@ from .coupling import NONE, Coupling, Labelled, along, nothing, spread, varies
 Rule = Callable[[Coupling, str, list[Any], Any], Any]
 
 MIXED = "its units are mixed with other dimensions by {}"
+# Weights of attention whose queries, keys and values have widths of their own.
+SEPARATE = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 OUTSIDE = "its inputs are not units of a layer"
 
 
@@ -27,6 +29,9 @@ def linear(c: Coupling, name: str, args: list[Any], out: Tensor) -> Tensor:
     x, weight, bias = [*args, None][:3]
     if weight.name is None or weight.labels.dim() != 2:
         return other(c, name, args, out)
+    if weight.name.endswith(SEPARATE):
+        c.unknown[weight.name] = "attention with kdim or vdim needs all of its heads"
+        return other(c, name, [x], out)
     inputs = along(c, x.labels, -1, MIXED.format(name))
     c.couple(c.slot(weight, 1, consumer=True), inputs, OUTSIDE)
     rows = c.slot(weight, 0)
@@ -189,6 +194,8 @@ def other(c: Coupling, name: str, args: list[Any], out: Any) -> Any:
     for a in tree_leaves(args, is_leaf=lambda v: isinstance(v, Labelled)):
         if isinstance(a, Labelled):
             c.pin(a.labels, f"it passes through {name}, which needs all of it")
+            if a.name is not None:
+                c.unknown[a.name] = f"it is used by {name} in a way that is not understood"
     tensors = isinstance(out, (tuple, list))
     return [nothing(o.shape) for o in out] if tensors else nothing(out.shape)
 

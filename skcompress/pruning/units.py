@@ -167,7 +167,7 @@ def _number(c: Coupling, weights: dict[str, nn.Parameter]) -> Units:
             layers[name] = torch.tensor([numbers[root] for root in new])
     for name in weights:
         if not any(slot[0] == name for slot in c.slots):
-            stays[name] = "no operation that the removal of units understands uses it"
+            stays[name] = c.unknown.get(name, "no operation of the module uses it")
     numbered = {s: _numbered(c, labels, numbers) for s, labels in c.slots.items()}
     slots = {s: units for s, units in numbered.items() if (units != NONE).any()}
     siblings = [torch.stack([_numbered(c, u, numbers) for u in hidden]) for hidden in c.siblings]

@@ -7,10 +7,11 @@ from skorch import NeuralNetClassifier
 from skorch.helper import SliceDict
 from torch import nn
 
+from skcompress import PrunedNet
 from skcompress.layers import weight_matrices
+from skcompress.moments import DAMPING
 from skcompress.pruning import criteria
 from skcompress.pruning.criteria import CRITERIA, evenly_spaced, score, tempered_fisher
-from skcompress.pruning.obs import DAMPING
 from skcompress.training.loop import Data
 from tests.pruning_modules import (
     MLP,
@@ -124,6 +125,15 @@ def test_closed_form(criterion, seed):
     assert list(scores) == list(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(scores[name].numpy(), value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_criterion_added_later(monkeypatch):
+    """A name in CRITERIA is a choice from then on."""
+    net, X, y = classifier(MLP), *classification()
+    with pytest.raises(ValueError, match=r"'criterion' parameter of PrunedNet must be .*wanda"):
+        PrunedNet(net, criterion="largest").fit(X, y)
+    monkeypatch.setitem(CRITERIA, "largest", CRITERIA["magnitude"])
+    assert PrunedNet(net, criterion="largest", retrain_epochs=1).fit(X, y).sparsity_ == 0.5
 
 
 def test_random():

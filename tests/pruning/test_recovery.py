@@ -1,9 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Freezer, LRScheduler
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, StepLR
 
@@ -13,9 +15,9 @@ from skcompress.pruning import pruned as pruned_module
 from skcompress.pruning.recovery import (
     FINE_TUNE_RATE,
     has_schedule,
-    initial_net,
     learning_rate,
     recorded_rates,
+    start_anew,
 )
 from skcompress.training.loop import cosine
 from skcompress.training.nets import dense_net
@@ -296,18 +298,29 @@ class TestScratch:
         fit(recording(), recovery="scratch", retrain_epochs=6, schedule="gradual")
         assert len(RATES) == (4 + 6 + 6) * 3
 
-    def test_initial_net(self):
-        """Same parameters, new weights, not those of the net."""
+    def test_start_anew(self):
+        """Same parameters, new weights, not those of the net; frozen ones were never trained."""
         X, y = classification()
         net = recording(module__hidden=5).fit(X, y)
+        net.module_.last.weight.requires_grad_(False)
+        before = copy.deepcopy(net.module_.state_dict())
         torch.manual_seed(0)
-        fresh = initial_net(net)
+        start_anew(net)
         torch.manual_seed(0)
-        again = initial_net(net)
-        assert fresh.module_.first.weight.shape == (5, 6)
-        for name, weight in weights_of(fresh).items():
-            assert torch.equal(weight, weights_of(again)[name])
-            assert not torch.equal(weight, weights_of(net)[name])
+        fresh = MLP(hidden=5).state_dict()
+        assert net.module_.first.weight.shape == (5, 6)
+        for name, weight in net.module_.state_dict().items():
+            frozen = name == "last.weight"
+            assert torch.equal(weight, fresh[name]) != frozen
+            assert torch.equal(weight, before[name]) == frozen
+
+    def test_frozen_parameters(self):
+        """What a Freezer froze keeps the values of the dense net, but for those pruned."""
+        net = recording(callbacks=[Freezer("first.*")])
+        pruned = fit(net, recovery="scratch", retrain_epochs=1)
+        dense = pruned.estimator_.module_.first.weight
+        kept = pruned.masks_["first.weight"]
+        assert torch.equal(pruned.net_.module_.first.weight[kept], dense[kept])
 
     def test_widths_from_the_data(self):
         """A module whose widths are set in ``fit`` is built anew with those."""

@@ -209,3 +209,25 @@ def test_attention_of_which_only_the_outputs_go(batch_first):
     assert smaller.attention.out_proj.out_features == 2
     assert smaller.attention.num_heads == 1
     same_outputs(smaller, masked, X)
+
+
+def test_attention_of_widths_of_its_own():
+    """Where keys and values have other widths, the heads stay and the outputs may go."""
+
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(4, 2, kdim=3, vdim=3, batch_first=True)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, X):
+            return self.head(self.attention(X, X[..., :3], X[..., :3])[0])
+
+    torch.manual_seed(0)
+    module, X = Cross().double().eval(), torch.rand(3, 5, 4).double()
+    masked, smaller = pruned(module, X)
+    assert smaller.attention.out_proj.weight.shape == (2, 4)
+    assert smaller.attention.q_proj_weight.shape == (4, 4)
+    same_outputs(smaller, masked, X)
+    units = units_of(module, X)
+    assert "kdim" in units.stays["attention.k_proj_weight"]
