@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.dataset import get_len, unpack_data
+from skorch.utils import multi_indexing
 from torch import Tensor
 
 from .shapes import set_shapes, without_shape_setters
@@ -40,6 +41,16 @@ class Data:
     def inputs(self) -> Any:
         """`X` for the net, with the sample weights attached where there are any."""
         return attach_weights(self.X, self.sample_weight)
+
+
+def evenly_spaced(data: Data, n_rows: int) -> Data:
+    """Keep at most `n_rows` rows, spread over all of them."""
+    n_samples = get_len(data.X)
+    if n_samples <= n_rows:
+        return data
+    rows = np.linspace(0, n_samples - 1, n_rows).astype(np.int64)
+    weights = None if data.sample_weight is None else data.sample_weight[rows]
+    return Data(multi_indexing(data.X, rows), data.y[rows], weights)
 
 
 def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
