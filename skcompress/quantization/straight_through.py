@@ -47,6 +47,7 @@ class StraightThrough:
         self.rounded = {name: self.weights[name].detach().clone() for name in quantized}
         self.quantized = quantized
         self.codes = {n: t.codes for n, t in quantized.items() if t.format == "codebook"}
+        self.centres = {name: quantized[name].grid.levels for name in self.codes}
 
     @torch.no_grad()
     def __call__(self, progress: float) -> None:
@@ -54,8 +55,8 @@ class StraightThrough:
         for name, tensor in self.quantized.items():
             weight, rounded = self.weights[name], self.rounded[name]
             if name in self.codes:
-                centres = self._centres(name)
-                new = centres[self.codes[name]]
+                self.centres[name] = self._means(name)
+                new = self.centres[name][self.codes[name]]
             else:
                 behind = self.behind[name].add_(weight - rounded)
                 rows = tensor.grid.round(to_rows(behind, tensor.granularity))
@@ -69,12 +70,12 @@ class StraightThrough:
 
     def _result(self, name: str, tensor: QuantizedTensor) -> QuantizedTensor:
         if name in self.codes:
-            return replace(tensor, grid=replace(tensor.grid, levels=self._centres(name)))
+            return replace(tensor, grid=replace(tensor.grid, levels=self.centres[name]))
         rows = tensor.grid.encode(to_rows(self.behind[name], tensor.granularity))
         codes = from_rows(rows, tensor.mask.shape, tensor.granularity)
         return replace(tensor, packed=pack(codes[tensor.mask], tensor.bits))
 
-    def _centres(self, name: str) -> Tensor:
+    def _means(self, name: str) -> Tensor:
         """Return the mean of the weights that have the same code."""
         tensor, levels = self.quantized[name], self.quantized[name].grid.levels
         codes = self.codes[name][tensor.mask]
