@@ -48,18 +48,30 @@ class Pruner:
     masks: Masks = field(init=False)
 
     def __post_init__(self) -> None:
-        self.masks = {
-            name: self.inherited.get(name, torch.ones_like(weight, dtype=torch.bool))
-            for name, weight in weight_matrices(self.net.module_).items()
-        }
+        # Found once: masks are applied after every step.
+        self._weights = weight_matrices(self.net.module_)
+        self._set(
+            {
+                name: self.inherited.get(name, torch.ones_like(weight, dtype=torch.bool))
+                for name, weight in self._weights.items()
+            }
+        )
+
+    def _set(self, masks: Masks) -> None:
+        self.masks = masks
+        self._gone = [
+            (weight, ~masks[name].to(weight.device)) for name, weight in self._weights.items()
+        ]
 
     def update(self, progress: float = 1.0, *, regrow: bool = False) -> None:
         """Choose masks anew; without `regrow`, what is gone ranks below all that is left."""
         chosen = self._choose(progress, self.inherited if regrow else self.masks)
-        self.masks = {
-            name: mask.cpu() & self.inherited.get(name, torch.tensor(True))
-            for name, mask in chosen.items()
-        }
+        self._set(
+            {
+                name: mask.cpu() & self.inherited.get(name, torch.tensor(True))
+                for name, mask in chosen.items()
+            }
+        )
         self.apply()
 
     def density(self) -> float:
@@ -77,8 +89,8 @@ class Pruner:
     @torch.no_grad()
     def apply(self, progress: float = 1.0) -> None:
         """Zero what is masked."""
-        for name, weight in weight_matrices(self.net.module_).items():
-            weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
+        for weight, gone in self._gone:
+            weight.masked_fill_(gone, 0.0)
 
 
 def cubic_ramp(progress: float, start: float = 0.0) -> float:
