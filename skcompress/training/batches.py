@@ -31,12 +31,10 @@ class ArrayBatches:
     batch_size : int >= 1, default=1
         Rows of a batch.
     shuffle : bool, default=False
-        Take the rows in a new random order each time.
+        Take the rows in a new random order each time. As with a DataLoader, a number is drawn
+        from torch's global generator each time also without shuffling.
     drop_last : bool, default=False
         Leave out a last batch that is smaller than the others.
-    generator : torch.Generator or None, default=None
-        What random numbers are drawn from; None means torch's global generator. As with a
-        DataLoader, one number is drawn each time also without shuffling.
     **settings : dict
         Other parameters of a DataLoader, at their default values.
 
@@ -66,7 +64,6 @@ class ArrayBatches:
         batch_size: int = 1,
         shuffle: bool | None = False,
         drop_last: bool = False,
-        generator: torch.Generator | None = None,
         **settings: Any,
     ) -> None:
         _check_settings(batch_size, settings)
@@ -74,7 +71,6 @@ class ArrayBatches:
         self.batch_size = batch_size
         self.shuffle = bool(shuffle)
         self.drop_last = drop_last
-        self.generator = generator
         self._rows, whole = _unwrap(dataset)
         self._columns = _columns(whole)
 
@@ -86,7 +82,7 @@ class ArrayBatches:
     def __iter__(self) -> Iterator[list[Any]]:
         """Iterate over lists of two: inputs and targets of a batch."""
         # A DataLoader draws a seed for its workers at this point, even without workers.
-        _draw(self.generator)
+        _draw_seed()
         return self._batches()
 
     def _batches(self) -> Iterator[list[Any]]:
@@ -100,17 +96,15 @@ class ArrayBatches:
         """Return the rows in the order of one pass; None means all of them as they are."""
         if not self.shuffle:
             return self._rows
-        generator = self.generator
-        if generator is None:
-            # As torch's RandomSampler: a generator of its own, seeded from the global one.
-            generator = torch.Generator()
-            generator.manual_seed(_draw(None))
+        # As torch's RandomSampler: a generator of its own, seeded from the global one.
+        generator = torch.Generator()
+        generator.manual_seed(_draw_seed())
         order = torch.randperm(len(self.dataset), generator=generator)
         return order if self._rows is None else self._rows[order]
 
 
-def _draw(generator: torch.Generator | None) -> int:
-    return int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+def _draw_seed() -> int:
+    return int(torch.empty((), dtype=torch.int64).random_().item())
 
 
 def _check_settings(batch_size: Any, settings: dict[str, Any]) -> None:
@@ -173,11 +167,8 @@ def _columns(dataset: Dataset) -> list[Any]:
 def _tensors(values: Any, example: Any) -> Any:
     if isinstance(values, Mapping):
         return {name: _tensors(column, example[name]) for name, column in values.items()}
-    if not example.is_contiguous():
-        raise TypeError(
-            "ArrayBatches takes rows in C order, which these are not. Convert them by"
-            " np.ascontiguousarray, or use torch's DataLoader as the net's iterator."
-        )
+    if not isinstance(example, Tensor):
+        raise TypeError(f"ArrayBatches takes numbers; got {values.dtype}.")
     if isinstance(values, np.ndarray):
         values = np.ascontiguousarray(values)
     return torch.as_tensor(values, dtype=example.dtype).contiguous()
@@ -190,5 +181,5 @@ def _take(column: Any, rows: slice | Tensor) -> Any:
     if isinstance(rows, slice):
         # A fresh tensor also starts at an address that suits vector instructions, as a
         # DataLoader's does; results may depend on that.
-        return column[rows].clone()
+        return column[rows].clone(memory_format=torch.contiguous_format)
     return column.index_select(0, rows.to(column.device))

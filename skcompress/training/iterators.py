@@ -3,7 +3,6 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,20 +21,39 @@ _LARGE = (_ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention, nn.Embeddi
 
 
 class _ArraysFirst:
-    """Make ArrayBatches where that does the same as a DataLoader, and else a DataLoader."""
+    """Make ArrayBatches where that does the same as a DataLoader, and else a DataLoader.
+
+    Parameters
+    ----------
+    kind : type
+        The kind of ArrayBatches.
+    **defaults : dict
+        Settings of the DataLoader that the user's take the place of.
+    """
+
+    def __init__(self, kind: type[ArrayBatches], **defaults: Any) -> None:
+        self.kind = kind
+        self.defaults = defaults
 
     def __call__(self, dataset: Any, **settings: Any) -> ArrayBatches | DataLoader:
         try:
-            return ArrayBatches(dataset, **settings)
+            return self.kind(dataset, **settings)
         except (TypeError, ValueError, RuntimeError):
-            return DataLoader(dataset, **settings)
+            return DataLoader(dataset, **self.defaults | settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A checkpoint or copy of the net that a callback makes shows what the user gave.
         return copy.copy, (DataLoader,)
 
 
-arrays_first = _ArraysFirst()
+class _Seedless(ArrayBatches):
+    """Batches to predict, which must draw nothing from the user's global generator."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self._batches()
+
+
+arrays_first = _ArraysFirst(ArrayBatches)
 
 
 def _replaceable(net: NeuralNet) -> list[str]:
@@ -89,7 +107,6 @@ def for_prediction(net: NeuralNet, X: Any) -> NeuralNet:
         return net
     view = object.__new__(type(net))
     vars(view).update(vars(net))
-    # An iterator draws a seed, which must not come from the user's global generator.
-    vars(view)["iterator_valid"] = partial(arrays_first, generator=torch.Generator())
+    vars(view)["iterator_valid"] = _ArraysFirst(_Seedless, generator=torch.Generator())
     vars(view).setdefault("iterator_valid__batch_size", rows_at_once(net, X))
     return view
