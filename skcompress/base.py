@@ -1,6 +1,7 @@
 """BaseCompressedNet: what every technique shares, from validation to prediction."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -27,6 +28,7 @@ from .training.nets import (
     slim_net,
     wrapped_net,
 )
+from .training.soft import SoftTargets
 
 
 def _is_classifier(self: "BaseCompressedNet") -> bool:
@@ -84,6 +86,10 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         TypeError
             If `estimator` holds no skorch net.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, **taught: Any) -> Self:
+        """Fit as ``fit`` does; what a teacher says comes beside the rows, for :meth:`_teach`."""
         constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
         validate_parameter_constraints(
             constraints, self.get_params(deep=False), caller_name=type(self).__name__
@@ -94,6 +100,7 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         seed = draw_seed(self.random_state)
         with isolated(self.n_threads):
             data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
+            data = self._teach(data, (X, y, sample_weight), seed, **taught)
             self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
             # Copying initializes a module, which draws numbers.
             seed_generators(stage_seed(seed, "compress"))
@@ -101,6 +108,10 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             self._compress(self.net_, data, stage_seed(seed, "compress"))
         self._slim()
         return self
+
+    def _teach(self, data: Data, rows: tuple, seed: int, soft: SoftTargets | None = None) -> Data:
+        """Return the rows to train on: with what the teacher of an outer stage says of them."""
+        return replace(data, soft=soft)
 
     def _check_estimator(self, net: NeuralNet) -> None:
         if get_tags(net).estimator_type not in ("classifier", "regressor"):
@@ -183,6 +194,8 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
         if inner.random_state is None:
             inner.set_params(random_state=seed)
+        if data.soft is not None:
+            return inner._fit(data.X, data.y, data.sample_weight, soft=data.soft)
         return inner.fit(data.X, data.y, sample_weight=data.sample_weight)
 
     def _slim(self) -> None:

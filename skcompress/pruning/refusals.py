@@ -1,5 +1,6 @@
 """What PrunedNet refuses, and what to do instead."""
 
+from sklearn.base import is_classifier
 from torch import nn
 
 from ..refusals import COMMON, Refusal
@@ -76,6 +77,26 @@ REFUSALS = (
         ),
         "recovery='none' does not retrain. Leave retrain_epochs and retrain_lr at None, or use"
         " recovery='fine-tune'.",
+    ),
+    Refusal(
+        "distill with recovery='none'",
+        lambda p, net: p.distill > 0 and p.recovery == "none" and p.schedule == "one-shot",
+        "distill= lets the dense net teach while the pruned net is retrained, and recovery='none'"
+        " does not retrain. Leave distill=0.0, or use recovery='fine-tune'.",
+    ),
+    Refusal(
+        "distill_temperature without distill",
+        lambda p, net: p.distill == 0 and p.distill_temperature is not None,
+        "distill_temperature= belongs to the dense net's soft labels, and distill=0.0 uses none."
+        " Give distill= a weight such as 0.7, or leave distill_temperature at None.",
+    ),
+    Refusal(
+        "distill_temperature with a regressor",
+        lambda p, net: (
+            p.distill > 0 and p.distill_temperature is not None and not is_classifier(net)
+        ),
+        "distill_temperature= softens probabilities, which a regressor has not. Leave"
+        " distill_temperature at None.",
     ),
     Refusal(
         "recovery='rewind' with retrain_lr",

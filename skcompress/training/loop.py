@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.dataset import get_len, unpack_data
+from skorch.utils import multi_indexing
 from torch import Tensor
 
 from .shapes import set_shapes, without_shape_setters
+from .soft import SoftTargets
 from .weights import SampleWeights, attach_weights, batch_weight, weighted_loss
 
 Rate = Callable[[float], float]
@@ -30,28 +32,42 @@ class Data:
         Encoded targets.
     sample_weight : ndarray of shape (n_samples,) or None
         Positive weights of the rows, in the module's floating type.
+    soft : SoftTargets or None
+        What a teacher says of the rows, in the module's floating type.
     """
 
     X: Any
     y: np.ndarray
     sample_weight: np.ndarray | None = None
+    soft: SoftTargets | None = None
 
     @property
     def inputs(self) -> Any:
-        """`X` for the net, with the sample weights attached where there are any."""
-        return attach_weights(self.X, self.sample_weight)
+        """`X` for the net, with weights and soft targets attached where there are any."""
+        return attach_weights(self.X, self.sample_weight, self.soft)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the net's own loss is all there is to the rows."""
+        return self.sample_weight is None and self.soft is None
+
+    def take(self, rows: np.ndarray) -> "Data":
+        """Keep some rows, with all that belongs to them."""
+        weights = None if self.sample_weight is None else self.sample_weight[rows]
+        soft = None if self.soft is None else self.soft.take(rows)
+        return Data(multi_indexing(self.X, rows), self.y[rows], weights, soft)
 
 
 def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
-    """Fit a skorch net in place by its own ``fit``, with sample weights where there are any."""
+    """Fit a skorch net in place by its own ``fit``, with weights and a teacher if there are any."""
     set_shapes(net, data.X, data.y)
-    if data.sample_weight is None:
+    if data.plain:
         return net.fit(data.X, data.y)
     if net.callbacks == "disable":
         for name, _ in net.get_default_callbacks():
             setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
-    net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights())]
+    net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights(data.soft))]
     return net.fit(data.inputs, data.y)
 
 
@@ -122,8 +138,8 @@ def retrain(
 
 
 def maybe_weighted(net: NeuralNet, data: Data) -> contextlib.AbstractContextManager[None]:
-    """Weigh the loss if `data` has sample weights."""
-    return contextlib.nullcontext() if data.sample_weight is None else weighted_loss(net)
+    """Weigh the loss and add the teacher's, if `data` has sample weights or soft targets."""
+    return contextlib.nullcontext() if data.plain else weighted_loss(net, data.soft)
 
 
 def batches(net: NeuralNet, data: Data, batch_size: int | None = None) -> Iterator[Any]:
