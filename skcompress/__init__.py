@@ -1,7 +1,8 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
+from .distillation import DistilledNet
 from .pruning import PrunedNet
 from .selection import CompressionDisplay, compression_report, size_in_bytes
 
-__all__ = ["CompressionDisplay", "PrunedNet", "compression_report", "size_in_bytes"]
+__all__ = ["CompressionDisplay", "DistilledNet", "PrunedNet", "compression_report", "size_in_bytes"]
 __version__ = "0.1.0"

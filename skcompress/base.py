@@ -28,7 +28,6 @@ from .training.nets import (
     slim_net,
     wrapped_net,
 )
-from .training.soft import SoftTargets
 
 
 def _is_classifier(self: "BaseCompressedNet") -> bool:
@@ -88,19 +87,13 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         """
         return self._fit(X, y, sample_weight)
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, **taught: Any) -> Self:
-        """Fit as ``fit`` does; what a teacher says comes beside the rows, for :meth:`_teach`."""
-        constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
-        validate_parameter_constraints(
-            constraints, self.get_params(deep=False), caller_name=type(self).__name__
-        )
-        net = wrapped_net(self.estimator)
-        self._check_estimator(net)
-        refuse(self.refusals, self, net)
+    def _fit(self, X: Any, y: Any, sample_weight: Any, **beside: Any) -> Self:
+        """Fit as ``fit`` does; what comes beside the rows is for :meth:`_teach`."""
+        net = self._check_parameters()
         seed = draw_seed(self.random_state)
         with isolated(self.n_threads):
             data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
-            data = self._teach(data, (X, y, sample_weight), seed, **taught)
+            data = self._teach(data, (X, y, sample_weight), seed, **beside)
             self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
             # Copying initializes a module, which draws numbers.
             seed_generators(stage_seed(seed, "compress"))
@@ -109,9 +102,20 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         self._slim()
         return self
 
-    def _teach(self, data: Data, rows: tuple, seed: int, soft: SoftTargets | None = None) -> Data:
+    def _check_parameters(self) -> NeuralNet:
+        """Refuse what has no meaning whatever the data; return the wrapped net."""
+        constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
+        validate_parameter_constraints(
+            constraints, self.get_params(deep=False), caller_name=type(self).__name__
+        )
+        net = wrapped_net(self.estimator)
+        self._check_estimator(net)
+        refuse(self.refusals, self, net)
+        return net
+
+    def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
         """Return the rows to train on: with what the teacher of an outer stage says of them."""
-        return replace(data, soft=soft)
+        return replace(data, soft=beside.get("soft"))
 
     def _check_estimator(self, net: NeuralNet) -> None:
         if get_tags(net).estimator_type not in ("classifier", "regressor"):

@@ -95,6 +95,7 @@ class SoftTargets:
         -------
         losses : Tensor of shape (n_rows,), or that of `output` for ``"values"``
         """
+        target = target.to(output.dtype)
         if self.kind == "values":
             return (output - target) ** 2
         logits = log_probabilities(criterion, output)

@@ -148,7 +148,7 @@ class _RowLosses:
         """Mix hard and soft losses by alpha, row by row."""
         assert self.soft is not None
         soft = self.soft.losses(criterion, args[0], self.columns[TARGET])
-        alpha = self.columns[ALPHA]
+        alpha = self.columns[ALPHA].to(losses.dtype)
         for_hard = _beside(weight * (1 - alpha), losses)
         for_soft = _beside(weight * alpha, soft)
         hard_total, soft_total = (losses * for_hard).sum(), (soft * for_soft).sum()
@@ -165,7 +165,8 @@ class _RowLosses:
         assert self.soft is not None
         total = weight.new_zeros(())
         for layer in self.soft.hints:
-            own, taught = self.outputs[layer], self.columns[HINT + layer]
+            own = self.outputs[layer]
+            taught = self.columns[HINT + layer].to(own.dtype)
             total = total + similarity_loss(own, taught, weight)
         return self.soft.hint_weight * total
 
