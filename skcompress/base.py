@@ -1,6 +1,7 @@
 """BaseCompressedNet: what every technique shares, from validation to prediction."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -85,16 +86,15 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         TypeError
             If `estimator` holds no skorch net.
         """
-        constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
-        validate_parameter_constraints(
-            constraints, self.get_params(deep=False), caller_name=type(self).__name__
-        )
-        net = wrapped_net(self.estimator)
-        self._check_estimator(net)
-        refuse(self.refusals, self, net)
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, **beside: Any) -> Self:
+        """Fit as ``fit`` does; what comes beside the rows is for :meth:`_teach`."""
+        net = self._check_parameters()
         seed = draw_seed(self.random_state)
         with isolated(self.n_threads):
             data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
+            data = self._teach(data, (X, y, sample_weight), seed, **beside)
             self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
             # Copying initializes a module, which draws numbers.
             seed_generators(stage_seed(seed, "compress"))
@@ -102,6 +102,21 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             self._compress(self.net_, data, stage_seed(seed, "compress"))
         self._slim()
         return self
+
+    def _check_parameters(self) -> NeuralNet:
+        """Refuse what has no meaning whatever the data; return the wrapped net."""
+        constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
+        validate_parameter_constraints(
+            constraints, self.get_params(deep=False), caller_name=type(self).__name__
+        )
+        net = wrapped_net(self.estimator)
+        self._check_estimator(net)
+        refuse(self.refusals, self, net)
+        return net
+
+    def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
+        """Return the rows to train on: with what the teacher of an outer stage says of them."""
+        return replace(data, soft=beside.get("soft"))
 
     def _check_estimator(self, net: NeuralNet) -> None:
         if get_tags(net).estimator_type not in ("classifier", "regressor"):
@@ -184,6 +199,8 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
         if inner.random_state is None:
             inner.set_params(random_state=seed)
+        if data.soft is not None:
+            return inner._fit(data.X, data.y, data.sample_weight, soft=data.soft)
         return inner.fit(data.X, data.y, sample_weight=data.sample_weight)
 
     def _slim(self) -> None:

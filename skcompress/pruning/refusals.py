@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..refusals import COMMON, Refusal
+from ..refusals import COMMON, DISTILL, Refusal
 from ..training.nets import is_frozen, stages
 from .recovery import CONSTANT_RATE, has_schedule
 
@@ -10,6 +10,7 @@ BUDGETS = ("sparsity", "threshold", "max_weights")
 
 REFUSALS = (
     *COMMON,
+    *DISTILL,
     Refusal(
         "two of sparsity, threshold and max_weights",
         lambda p, net: sum(getattr(p, b) is not None for b in BUDGETS) > 1,
@@ -76,6 +77,12 @@ REFUSALS = (
         ),
         "recovery='none' does not retrain. Leave retrain_epochs and retrain_lr at None, or use"
         " recovery='fine-tune'.",
+    ),
+    Refusal(
+        "distill with recovery='none'",
+        lambda p, net: p.distill > 0 and p.recovery == "none" and p.schedule == "one-shot",
+        "distill= lets the dense net teach while the pruned net is retrained, and recovery='none'"
+        " does not retrain. Leave distill=0.0, or use recovery='fine-tune'.",
     ),
     Refusal(
         "recovery='rewind' with retrain_lr",
