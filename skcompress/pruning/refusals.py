@@ -113,7 +113,7 @@ REFUSALS = (
     Refusal(
         "a quantized net",
         lambda p, net: any(getattr(stage, "quantizes", False) for stage in stages(p.estimator)),
-        "Retraining after pruning would move quantized weights off their levels. Prune first, and"
-        " quantize what is left: QuantizedNet(PrunedNet(net)).",
+        "Retraining after pruning would move quantized weights off their levels. Wrap them the"
+        " other way round: QuantizedNet(PrunedNet(net)).",
     ),
 )

@@ -51,7 +51,7 @@ def test_rounding_twice_is_refused_at_any_depth():
     inner = QuantizedNet(classifier(), random_state=0).fit(X, Y)
     for estimator in (QuantizedNet(FrozenEstimator(inner)), PrunedNet(FrozenEstimator(inner)),
                       PrunedNet(QuantizedNet(classifier(Never)))):  # fmt: skip
-        with pytest.raises(ValueError, match="quantize"):
+        with pytest.raises(ValueError, match="quantized"):
             estimator.fit(X, Y)
 
 
