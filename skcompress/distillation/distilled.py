@@ -128,8 +128,8 @@ class DistilledNet(BaseCompressedNet):
     >>> student = DistilledNet(net, RandomForestClassifier(50), cv=3, random_state=0)
     >>> bool(student.fit(X[:1000] / 16, y[:1000]).score(X[1000:] / 16, y[1000:]) > 0.85)
     True
-    >>> round(student.teacher_score_, 1)
-    0.9
+    >>> bool(student.teacher_score_ > 0.9)
+    True
     """
 
     parameter_constraints: ClassVar[dict[str, list[Any]]] = {
