@@ -12,6 +12,7 @@ from skorch import NeuralNet
 from skorch.dataset import get_len, unpack_data
 from torch import Tensor
 
+from .finite import check_retrained
 from .shapes import set_shapes, without_shape_setters
 from .weights import SampleWeights, attach_weights, batch_weight, weighted_loss
 
@@ -92,7 +93,8 @@ def retrain(
     Raises
     ------
     ValueError
-        If the net's iterator drops all the rows, so that there would be no step.
+        If the net's iterator drops all the rows, so that there would be no step, or if the loss
+        or the weights are not finite after an epoch.
     """
     net.initialize_optimizer()
     optimizers = [getattr(net, name + "_") for name in net._optimizers]
@@ -116,6 +118,7 @@ def retrain(
                 losses.append(net.train_step(batch)["loss"].detach())
                 step += 1
                 after_step(step / steps)
+            check_retrained(net, losses, f"epoch {epoch + 1} of {epochs}")
             if verbose:
                 loss = torch.stack(losses).mean().item()
                 print(f"compression epoch {epoch + 1}/{epochs}: training loss {loss:.4f}")
