@@ -1,7 +1,8 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
 from .pruning import PrunedNet
+from .quantization import QuantizedNet
 from .selection import CompressionDisplay, compression_report, size_in_bytes
 
-__all__ = ["CompressionDisplay", "PrunedNet", "compression_report", "size_in_bytes"]
+__all__ = ["CompressionDisplay", "PrunedNet", "QuantizedNet", "compression_report", "size_in_bytes"]
 __version__ = "0.1.0"

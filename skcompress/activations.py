@@ -177,3 +177,15 @@ def input_means(
 
     visit_inputs(net, data, add)
     return {name: sums[name] / totals[name] for name in weights}
+
+
+def input_ranges(net: NeuralNet, data: Data) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest input of each weight matrix, by parameter name."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def widen(name: str, x: Tensor, *rest: Any) -> None:
+        low, high = ranges.get(name, (float("inf"), float("-inf")))
+        ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
+
+    visit_inputs(net, data, widen)
+    return ranges

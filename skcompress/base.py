@@ -20,6 +20,7 @@ from .refusals import COMMON, Refusal, refuse
 from .rows import cast
 from .training.finite import check_dense
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
+from .training.iterators import for_prediction
 from .training.loop import Data, dense_fit
 from .training.nets import (
     copy_net,
@@ -206,7 +207,7 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             Class labels as they were given to ``fit``, or numbers.
         """
         X = self._check_new(X)
-        predicted = self.net_.predict(X)
+        predicted = for_prediction(self.net_, X).predict(X)
         if is_classifier(self):
             return self.classes_[predicted.astype(np.int64)]
         return predicted.ravel() if self.target_ndim_ == 1 else predicted
@@ -225,7 +226,7 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             Columns in the order of ``classes_``.
         """
         X = self._check_new(X)
-        return self.net_.predict_proba(X)
+        return for_prediction(self.net_, X).predict_proba(X)
 
     def _check_new(self, X: Any) -> Any:
         check_is_fitted(self)

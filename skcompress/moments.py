@@ -1,5 +1,6 @@
 """Second moments of what enters each layer: the curvature of the layer's own squared error."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -15,8 +16,17 @@ from .training.loop import Data
 DAMPING = 1e-2
 
 
-def second_moments(net: NeuralNet, data: Data) -> dict[str, Tensor]:
+def second_moments(
+    net: NeuralNet, data: Data, names: Collection[str] | None = None
+) -> dict[str, Tensor]:
     """Average ``x x^T`` over the inputs of each layer, damped.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    data : Data
+    names : collection of str, default=None
+        Weights to look at; None means all.
 
     Returns
     -------
@@ -28,12 +38,14 @@ def second_moments(net: NeuralNet, data: Data) -> dict[str, Tensor]:
     totals: dict[str, float] = dict.fromkeys(weights, 0.0)
 
     def add(name: str, x: Tensor, axis: int, node: Node, weight: float) -> None:
+        if names is not None and name not in names:
+            return
         rows = _rows(name, x, node, weights[name]).double()
         sums[name] = sums.get(name, 0) + weight * rows.T @ rows
         totals[name] += weight * len(rows)
 
     visit_inputs(net, data, add)
-    moments = {name: sums[name] / totals[name] for name in weights}
+    moments = {name: sums[name] / totals[name] for name in sums}
     for moment in moments.values():
         diagonal = moment.diagonal()
         diagonal += DAMPING * diagonal.mean() + torch.finfo(torch.double).tiny

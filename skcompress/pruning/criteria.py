@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.dataset import get_len
-from skorch.utils import multi_indexing
 from torch import Tensor
 
 from ..activations import input_means
 from ..layers import weight_matrices
-from ..training.loop import Data, batch_losses
+from ..training.loop import Data, batch_losses, evenly_spaced
 from .obs import obs
 
 Scores = dict[str, Tensor]
@@ -173,16 +171,6 @@ def score(criterion: str | Criterion, net: NeuralNet, data: Data) -> Scores:
                 " Lower retrain_lr, or the lr of the net."
             )
     return {name: scores[name].detach() for name in weights}
-
-
-def evenly_spaced(data: Data, n_rows: int) -> Data:
-    """Keep at most `n_rows` rows, spread over all of them."""
-    n_samples = get_len(data.X)
-    if n_samples <= n_rows:
-        return data
-    rows = np.linspace(0, n_samples - 1, n_rows).astype(np.int64)
-    weights = None if data.sample_weight is None else data.sample_weight[rows]
-    return Data(multi_indexing(data.X, rows), data.y[rows], weights)
 
 
 def _gradients(

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..refusals import COMMON, Refusal
-from ..training.nets import is_frozen
+from ..training.nets import is_frozen, stages
 from .recovery import CONSTANT_RATE, has_schedule
 
 BUDGETS = ("sparsity", "threshold", "max_weights")
@@ -102,5 +102,11 @@ REFUSALS = (
         ),
         "recovery='scratch' starts from the net's own initial weights. Wrap the net directly, or"
         " use recovery='fine-tune'.",
+    ),
+    Refusal(
+        "a quantized net",
+        lambda p, net: any(getattr(stage, "quantizes", False) for stage in stages(p.estimator)),
+        "Retraining after pruning would move quantized weights off their levels. Prune first, and"
+        " quantize what is left: QuantizedNet(PrunedNet(net)).",
     ),
 )

@@ -22,6 +22,8 @@ START = 0.75
 # training a projected one makes.
 N_UPDATES = 10
 N_ROUNDS = 4
+# Integers of as many bytes as a weight: -1 has all bits, 0 has none.
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass
@@ -48,18 +50,26 @@ class Pruner:
     masks: Masks = field(init=False)
 
     def __post_init__(self) -> None:
-        self.masks = {
-            name: self.inherited.get(name, torch.ones_like(weight, dtype=torch.bool))
-            for name, weight in weight_matrices(self.net.module_).items()
+        # Found once: masks are applied after every step.
+        self._weights = weight_matrices(self.net.module_)
+        whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in self._weights.items()}
+        self._set({name: self.inherited.get(name, mask) for name, mask in whole.items()})
+
+    def _set(self, masks: Masks) -> None:
+        self.masks = masks
+        self._bits = {
+            name: -masks[name].to(weight.device, _INTEGERS[weight.element_size()])
+            for name, weight in self._weights.items()
         }
 
     def update(self, progress: float = 1.0, *, regrow: bool = False) -> None:
         """Choose masks anew; without `regrow`, what is gone ranks below all that is left."""
         chosen = self._choose(progress, self.inherited if regrow else self.masks)
-        self.masks = {
+        masks = {
             name: mask.cpu() & self.inherited.get(name, torch.tensor(True))
             for name, mask in chosen.items()
         }
+        self._set(masks)
         self.apply()
 
     def density(self) -> float:
@@ -77,8 +87,9 @@ class Pruner:
     @torch.no_grad()
     def apply(self, progress: float = 1.0) -> None:
         """Zero what is masked."""
-        for name, weight in weight_matrices(self.net.module_).items():
-            weight.masked_fill_(~self.masks[name].to(weight.device), 0.0)
+        # By its bits, all or none: masked_fill_ takes ten times as long, a sixth of a step.
+        for name, bits in self._bits.items():
+            self._weights[name].detach().view(bits.dtype).bitwise_and_(bits)
 
 
 def cubic_ramp(progress: float, start: float = 0.0) -> float:

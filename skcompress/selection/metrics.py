@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from skorch.dataset import get_len
 from skorch.utils import multi_indexing
-from torch import Tensor, nn
+from torch import Tensor
+
+from ..training.nets import plain_module
 
 _WARM_UP_CALLS = 3
 # Where scikit-learn's meta-estimators keep the one estimator that they fitted.
@@ -24,13 +25,14 @@ def size_in_bytes(estimator: Any) -> int:
     Every parameter and every buffer of the module counts once, also where layers share it. A
     tensor of n values takes n times its element size (4 bytes for float32). Where a pruning mask
     is given and that is smaller, the tensor takes a bit mask and the values that stay:
-    ceil(n / 8) + kept * element size. Not counted are the module's code, names and shapes, a
+    ceil(n / 8) + kept * element size. A quantized weight takes its codes, scales, zero points and
+    codebook (``QuantizedTensor.n_bytes``). Not counted are the module's code, names and shapes, a
     pipeline's other steps, and the criterion.
 
     Parameters
     ----------
     estimator : object
-        A fitted compressed net (it has ``net_`` and may have ``masks_``), a skorch net, a
+        A fitted compressed net (it has ``net_``, and ``masks_`` or ``quantized_``), a skorch net, a
         Pipeline with either as its last step, a fitted search (its ``best_estimator_`` counts),
         or a FrozenEstimator around any of them.
 
@@ -55,28 +57,29 @@ def size_in_bytes(estimator: Any) -> int:
     >>> size_in_bytes(net.initialize())  # 4 * 3 weights and 3 biases of 4 bytes
     60
     """
-    module, masks = _module_and_masks(estimator)
-    kept = {
-        id(parameter): int(masks[name].sum())
-        # A mask may bear the second name of a parameter that two layers share.
-        for name, parameter in module.named_parameters(remove_duplicate=False)
-        if name in masks
-    }
-    tensors = [*module.parameters(), *module.buffers()]
-    return sum(_tensor_bytes(tensor, kept.get(id(tensor))) for tensor in tensors)
+    fitted = _fitted(estimator)
+    module = plain_module(getattr(fitted, "net_", fitted).module_)
+    masks, quantized = getattr(fitted, "masks_", {}), getattr(fitted, "quantized_", {})
+    # A mask may bear the second name of a parameter that two layers share.
+    named = dict(module.named_parameters(remove_duplicate=False))
+    kept = {id(p): int(masks[name].sum()) for name, p in named.items() if name in masks}
+    coded = {id(p): quantized[name].n_bytes for name, p in named.items() if name in quantized}
+    tensors = {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]}
+    return sum(
+        coded[key] if key in coded else _tensor_bytes(tensor, kept.get(key))
+        for key, tensor in tensors.items()
+    )
 
 
-def _module_and_masks(estimator: Any) -> tuple[nn.Module, Mapping[str, Tensor]]:
-    """Find the module that predicts, and the masks that were put on its parameters."""
-    if hasattr(estimator, "net_"):
-        return estimator.net_.module_, getattr(estimator, "masks_", {})
-    if hasattr(estimator, "module_"):
-        return estimator.module_, {}
+def _fitted(estimator: Any) -> Any:
+    """Find the compressed net, or the skorch net, that predicts."""
+    if hasattr(estimator, "net_") or hasattr(estimator, "module_"):
+        return estimator
     if hasattr(estimator, "steps"):
-        return _module_and_masks(estimator.steps[-1][1])
+        return _fitted(estimator.steps[-1][1])
     for name in _WRAPPED:
         if hasattr(estimator, name):
-            return _module_and_masks(getattr(estimator, name))
+            return _fitted(getattr(estimator, name))
     if hasattr(estimator, "fit"):
         check_is_fitted(estimator)
     raise TypeError(

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.dataset import get_len, unpack_data
+from skorch.utils import multi_indexing
 from torch import Tensor
 
 from .finite import check_retrained
+from .iterators import array_iterators
 from .shapes import set_shapes, without_shape_setters
+from .steps import steps
 from .weights import SampleWeights, attach_weights, batch_weight, weighted_loss
 
 Rate = Callable[[float], float]
@@ -43,17 +46,32 @@ class Data:
         return attach_weights(self.X, self.sample_weight)
 
 
+def evenly_spaced(data: Data, n_rows: int) -> Data:
+    """Keep at most `n_rows` rows, spread over all of them."""
+    n_samples = get_len(data.X)
+    if n_samples <= n_rows:
+        return data
+    rows = np.linspace(0, n_samples - 1, n_rows).astype(np.int64)
+    weights = None if data.sample_weight is None else data.sample_weight[rows]
+    return Data(multi_indexing(data.X, rows), data.y[rows], weights)
+
+
 def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
-    """Fit a skorch net in place by its own ``fit``, with sample weights where there are any."""
+    """Fit a skorch net in place by its own ``fit``, with sample weights where there are any.
+
+    Batches come from the arrays where a DataLoader would give the same ones.
+    """
     set_shapes(net, data.X, data.y)
     if data.sample_weight is None:
-        return net.fit(data.X, data.y)
+        with array_iterators(net):
+            return net.fit(data.X, data.y)
     if net.callbacks == "disable":
         for name, _ in net.get_default_callbacks():
             setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
     net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights())]
-    return net.fit(data.inputs, data.y)
+    with array_iterators(net):
+        return net.fit(data.inputs, data.y)
 
 
 def cosine(progress: float) -> float:
@@ -76,8 +94,8 @@ def retrain(
 ) -> None:
     """Train an initialized net in place with a fresh optimizer.
 
-    Each step goes through the net's own ``train_step``, so a subclass's loss and step are kept,
-    and callbacks hear ``on_grad_computed`` (gradient clipping) and nothing else.
+    A subclass's loss and step are kept, and callbacks hear ``on_grad_computed`` (gradient
+    clipping) and nothing else. Steps that are skorch's own are shortened, with the same bits.
 
     Parameters
     ----------
@@ -102,22 +120,23 @@ def retrain(
     # Groups of their own come first, so the rate of groups[0] may not be the net's.
     scale = 1.0 if lr is None else lr / optimizers[0].defaults["lr"]
     first_rates = [group["lr"] * scale for group in groups]
-    iterator = net.get_iterator(net.get_dataset(data.inputs, data.y), training=True)
-    steps, step = epochs * len(iterator), 0
-    if not steps:
+    with array_iterators(net):
+        iterator = net.get_iterator(net.get_dataset(data.inputs, data.y), training=True)
+    n_steps, step = epochs * len(iterator), 0
+    if not n_steps:
         raise ValueError(
             f"The net's training iterator makes no batch of {get_len(data.X)} rows. Set a smaller"
             " batch_size, or leave iterator_train__drop_last out."
         )
-    with maybe_weighted(net, data):
+    with maybe_weighted(net, data), steps(net) as make_step:
         for epoch in range(epochs):
             losses = []
             for batch in iterator:
                 for group, first in zip(groups, first_rates, strict=True):
-                    group["lr"] = first * rate(step / steps)
-                losses.append(net.train_step(batch)["loss"].detach())
+                    group["lr"] = first * rate(step / n_steps)
+                losses.append(make_step(batch))
                 step += 1
-                after_step(step / steps)
+                after_step(step / n_steps)
             check_retrained(net, losses, f"epoch {epoch + 1} of {epochs}")
             if verbose:
                 loss = torch.stack(losses).mean().item()
@@ -137,7 +156,8 @@ def batches(net: NeuralNet, data: Data, batch_size: int | None = None) -> Iterat
         settings["batch_size"] = batch_size
     if settings["batch_size"] == -1:
         settings["batch_size"] = get_len(data.X)
-    return iter(net.iterator_valid(net.get_dataset(data.inputs, data.y), **settings))
+    with array_iterators(net):
+        return iter(net.iterator_valid(net.get_dataset(data.inputs, data.y), **settings))
 
 
 def batch_losses(

@@ -1,6 +1,7 @@
 """Finding, copying and slimming the skorch net inside an estimator."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,14 @@ def wrapped_net(estimator: Any) -> NeuralNet:
     return inner
 
 
+def stages(estimator: Any) -> Iterator[Any]:
+    """Yield the estimators that stand inside each other, from outside in, the net last."""
+    while not isinstance(estimator, NeuralNet):
+        yield estimator
+        estimator = estimator.estimator
+    yield estimator
+
+
 def fitted_net(estimator: Any) -> NeuralNet:
     """Return the skorch net that holds the result of a fitted estimator.
 
@@ -56,6 +65,12 @@ def fitted_net(estimator: Any) -> NeuralNet:
             " needs. Freeze a copy of the net that is not trimmed."
         )
     return net
+
+
+def plain_module(module: nn.Module) -> nn.Module:
+    """Return the module inside one that computes in integers, or the module itself."""
+    integers = getattr(module, "computes_in_integers", False)
+    return module.get_submodule("module") if integers else module
 
 
 def dense_net(estimator: Any) -> NeuralNet:

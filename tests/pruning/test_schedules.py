@@ -288,6 +288,21 @@ class TestPruner:
         for name, weight in weight_matrices(pruner.net.module_).items():
             assert torch.equal(weight, pruner.masks[name].float())
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+    def test_what_is_masked_is_plain_zero(self, dtype):
+        """Whatever the weight was: negative, infinite or not a number; the rest keeps its bits."""
+        pruner = self.make()
+        pruner.net.module_.to(dtype)
+        pruner.update()
+        for name, weight in weight_matrices(pruner.net.module_).items():
+            values = torch.tensor([-1.0, float("inf"), float("nan"), -0.0, 1e-3], dtype=dtype)
+            before = values[torch.arange(weight.numel()) % 5].view(weight.shape)
+            weight.data.copy_(before)
+            pruner.apply()
+            bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+            kept = before.view(bits).masked_fill(~pruner.masks[name], 0)
+            assert torch.equal(weight.detach().view(bits), kept)
+
     def test_density_looks_ahead(self):
         """What the whole budget would leave is known before any of it goes."""
         pruner = self.make(sparsity=0.75)

@@ -1,0 +1,156 @@
+"""Prediction in integers: weights and activations of 8 bits, sums without rounding."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .recurrent import RECURRENT, run_recurrent
+from .tensors import QuantizedTensor
+
+# A float32 holds every integer up to here, and so sums of them, in whatever order.
+EXACT = 2**24
+CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
+Range = tuple[float, float]
+
+
+class IntegerModule(nn.Module):
+    """A module whose linear, convolutional and recurrent operations work on integers.
+
+    An operation ``y = W x + b`` with weights ``W = s V``, V in integers, becomes
+    ``y = s t (V q) + b``, where q are the integers of the activations and t their scale. The sums
+    ``V q`` are exact. All else (biases, norms, nonlinearities, products of activations in
+    attention) is computed in floating point.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds the weights that the codes stand for.
+    quantized : dict of QuantizedTensor
+        The weights, in an integer format, with a scale for each tensor or channel.
+    ranges : dict of (float, float) or None
+        Smallest and largest input of each weight ("static"): ``t = (high - low) / 255``,
+        ``z = round(-low / t)`` and ``q = clip(round(x / t) + z, 0, 255) - z``. With None
+        ("dynamic"), each row has ``t = max |x| / 127`` and ``q = round(x / t)``, so that what is
+        predicted for a row does not depend on its company.
+    """
+
+    computes_in_integers = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        quantized: Mapping[str, QuantizedTensor],
+        ranges: dict[str, Range] | None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.integers = {}
+        for name, tensor in quantized.items():
+            integers, scale = tensor.integers()
+            self.integers[name] = integers.to(torch.int16), scale
+        self.ranges = ranges
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module; see its own ``forward``."""
+        with _unfused_attention(), _Products(self):
+            return self.module(*args, **kwargs)
+
+    def product(
+        self, function: Callable, name: str, x: Tensor, bias: Tensor | None, *settings: Any
+    ) -> Tensor:
+        """Compute ``function(x, weight, bias, *settings)`` by the weight's integers."""
+        integers, weight_scale = (tensor.to(x.device) for tensor in self.integers[name])
+        is_linear = function is functional.linear
+        if self.ranges is None:
+            # A row is a vector for a linear function, and a whole sample for a convolution.
+            q, t = dynamic(x, -1 if is_linear else tuple(range(1, x.dim())))
+        else:
+            q, t = static(x, *self.ranges[name])
+        largest = float(integers.abs().max()) * 255 * integers[0].numel()
+        exact = x.dtype if largest < EXACT else torch.double
+        sums = function(q.to(exact), integers.to(exact), None, *settings).to(x.dtype)
+        # Outputs are the last dimension of a linear function, the second of a convolution.
+        shape = (-1,) if is_linear else (-1, *[1] * (sums.dim() - 2))
+        y = sums * (t * weight_scale.view(shape))
+        return y if bias is None else y + bias.view(shape)
+
+
+def dynamic(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor | float]:
+    """Return 8-bit integers with sign and the scale of each row, which `dims` make up.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcompress.quantization.integers import dynamic
+    >>> q, scale = dynamic(torch.tensor([[0.5, -1.0]]), -1)
+    >>> q.tolist(), round(float(scale), 4)
+    ([[64.0, -127.0]], 0.0079)
+    """
+    scale = x.abs().amax(dims, keepdim=True) / 127
+    scale = torch.where(scale > 0, scale, 1.0)
+    return (x / scale).round(), scale
+
+
+def static(x: Tensor, low: float, high: float) -> tuple[Tensor, float]:
+    """Return 8-bit integers without sign, less their zero point, and the scale.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcompress.quantization.integers import static
+    >>> static(torch.tensor([0.0, 0.5, 9.0]), 0.0, 2.55)[0].tolist()
+    [0.0, 50.0, 255.0]
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255 or 1.0
+    zero = round(-low / scale)
+    return ((x / scale).round() + zero).clamp(0, 255) - zero, scale
+
+
+class _Products(TorchFunctionMode):
+    """Send the operations of known weights to an IntegerModule, whichever layer calls them."""
+
+    def __init__(self, owner: IntegerModule) -> None:
+        super().__init__()
+        self.owner = owner
+        self.names = {id(owner.module.get_parameter(name)): name for name in owner.integers}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in RECURRENT:
+            return run_recurrent(RECURRENT[func], self._linear, *args, **kwargs)
+        if func is functional.linear or func in CONVOLUTIONS:
+            return self._call(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _call(
+        self, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, *settings: Any,
+        **named: Any,
+    ) -> Tensor:  # fmt: skip
+        name = self.names.get(id(weight))
+        if name is None:
+            return func(input, weight, bias, *settings, **named)
+        function = partial(func, **named) if named else func
+        return self.owner.product(function, name, input, bias, *settings)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._call(functional.linear, x, weight, bias)
+
+
+@contextlib.contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Keep attention off its fused path, which hides the products."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)

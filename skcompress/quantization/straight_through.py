@@ -1,0 +1,85 @@
+"""Training a quantized net: gradients of the rounded weights move the weights behind them."""
+
+from dataclasses import replace
+
+import torch
+from skorch import NeuralNet
+from torch import Tensor
+
+from ..layers import weight_matrices
+from .groups import from_rows, to_rows
+from .tensors import QuantizedTensor, pack
+
+Quantized = dict[str, QuantizedTensor]
+
+
+@torch.no_grad()
+def set_weights(net: NeuralNet, quantized: Quantized) -> None:
+    """Give a net's weight matrices, in place, the values that their codes stand for."""
+    weights = weight_matrices(net.module_)
+    for name, tensor in quantized.items():
+        weights[name].copy_(tensor.dequantize())
+
+
+class StraightThrough:
+    """Keep a net's weights on their levels while it trains.
+
+    The net holds rounded weights, so its gradients are those of the rounded net. After each step
+    the change that the optimizer made is added to the weights behind them, which are rounded
+    anew: the gradient passes straight through the rounding. Scales stay as they are. In a
+    codebook no weight changes its code; the centre that weights share moves to their mean.
+
+    Source: Bengio et al., "Estimating or propagating gradients through stochastic neurons for
+    conditional computation", 2013; Han et al., "Deep compression", ICLR 2016.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+        Holds the weights before rounding; they are rounded in place.
+    quantized : dict of QuantizedTensor
+        Where training starts.
+    """
+
+    def __init__(self, net: NeuralNet, quantized: Quantized) -> None:
+        self.weights = weight_matrices(net.module_)
+        self.behind = {name: self.weights[name].detach().clone() for name in quantized}
+        set_weights(net, quantized)
+        self.rounded = {name: self.weights[name].detach().clone() for name in quantized}
+        self.quantized = quantized
+        self.codes = {n: t.codes for n, t in quantized.items() if t.format == "codebook"}
+        self.centres = {name: quantized[name].grid.levels for name in self.codes}
+
+    @torch.no_grad()
+    def __call__(self, progress: float) -> None:
+        """Take up the step that was just made."""
+        for name, tensor in self.quantized.items():
+            weight, rounded = self.weights[name], self.rounded[name]
+            if name in self.codes:
+                self.centres[name] = self._means(name)
+                new = self.centres[name][self.codes[name]]
+            else:
+                behind = self.behind[name].add_(weight - rounded)
+                rows = tensor.grid.round(to_rows(behind, tensor.granularity))
+                new = from_rows(rows, weight.shape, tensor.granularity)
+            rounded.copy_(new * tensor.mask)
+            weight.copy_(rounded)
+
+    def result(self) -> Quantized:
+        """Return what training ended with."""
+        return {name: self._result(name, tensor) for name, tensor in self.quantized.items()}
+
+    def _result(self, name: str, tensor: QuantizedTensor) -> QuantizedTensor:
+        if name in self.codes:
+            return replace(tensor, grid=replace(tensor.grid, levels=self.centres[name]))
+        rows = tensor.grid.encode(to_rows(self.behind[name], tensor.granularity))
+        codes = from_rows(rows, tensor.mask.shape, tensor.granularity)
+        return replace(tensor, packed=pack(codes[tensor.mask], tensor.bits))
+
+    def _means(self, name: str) -> Tensor:
+        """Return the mean of the weights that have the same code."""
+        tensor, levels = self.quantized[name], self.quantized[name].grid.levels
+        codes = self.codes[name][tensor.mask]
+        counts = codes.bincount(minlength=len(levels))
+        weights = self.weights[name].detach()[tensor.mask]
+        sums = torch.zeros_like(levels).index_add_(0, codes, weights)
+        return torch.where(counts > 0, sums / counts.clamp(min=1), levels)
