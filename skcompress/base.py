@@ -18,6 +18,8 @@ from . import inputs
 from . import probe as probing
 from ._sklearn import Interval, validate_parameter_constraints
 from .refusals import COMMON, Refusal, refuse
+from .rows import cast
+from .training.finite import check_dense
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
 from .training.iterators import for_prediction
 from .training.loop import Data, dense_fit
@@ -99,6 +101,7 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             # Copying initializes a module, which draws numbers.
             seed_generators(stage_seed(seed, "compress"))
             self.net_ = copy_net(fitted_net(self.estimator_))
+            check_dense(self.net_)
             self._compress(self.net_, data, stage_seed(seed, "compress"))
         self._slim()
         return self
@@ -141,9 +144,9 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             y = y.astype(dtype if isinstance(net, NeuralNetBinaryClassifier) else np.int64)
         else:
             self.target_ndim_ = y.ndim
-            y = probing.shape_targets(inputs.cast(y, dtype, "y"), shape)
+            y = probing.shape_targets(cast(y, dtype, "y"), shape)
         if weights is not None:
-            weights = inputs.cast(weights, dtype, "sample_weight")
+            weights = cast(weights, dtype, "sample_weight")
         data = Data(X, y, weights)
         if not is_frozen(self.estimator):
             probing.check_split(probe, data)

@@ -19,6 +19,7 @@ from skorch.utils import multi_indexing, to_numpy
 from torch import nn
 
 from ._sklearn import check_sample_weight
+from .rows import Types, cast, cast_rows
 
 CHECKS = {"dtype": "numeric", "allow_nd": True}
 
@@ -127,31 +128,52 @@ def take_rows(X: Any, rows: np.ndarray) -> Any:
 
 
 def to_dtype(X: Any, module: nn.Module) -> Any:
-    """Cast inputs to a module's floating type.
+    """Cast inputs to the types that a module computes with.
 
-    Integers become floats as well, unless the module embeds them.
+    Floats take the module's own type. Integers and booleans of a single array become floats as
+    well, unless the module embeds integers. In a dict, integers stay integers, as lengths and
+    tokens must, and booleans stay booleans, which are masks. Rows of a SliceDataset are checked
+    and cast in the same way.
     """
+    types = types_alone(module)
     if isinstance(X, Mapping):
-        return SliceDict(**{name: to_dtype(value, module) for name, value in X.items()})
+        named = types_named(module)
+        return SliceDict(**{name: cast(x, named[x.dtype.kind], name) for name, x in X.items()})
     if isinstance(X, SliceDataset):
-        return X
+        return cast_rows(X, types, types_named(module))
+    return cast(X, types[X.dtype.kind], "X")
+
+
+def types_alone(module: nn.Module) -> Types:
+    """Return the types of a single array, which may hold a table of integers, by kind."""
+    floating = float_dtype(module)
     embeds = any(isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for m in module.modules())
-    if embeds and X.dtype.kind in "iu":
-        return cast(X, np.dtype(np.int64), "X")
-    return cast(X, float_dtype(module), "X")
+    integer = np.dtype(np.int64) if embeds else floating
+    return {"b": floating, "i": integer, "u": integer, "f": floating}
 
 
-def cast(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """Convert an array to a type, writable and contiguous; refuse what the type cannot hold."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted = values.astype(dtype, copy=False)
-        assert_all_finite(converted, input_name=name)
-    return np.require(converted, requirements=["C", "W"])
+def types_named(module: nn.Module) -> Types:
+    """Return the types of the arrays in a dict, each of which has a part of its own, by kind."""
+    integer = np.dtype(np.int64)
+    return {"b": np.dtype(bool), "i": integer, "u": integer, "f": float_dtype(module)}
 
 
 def float_dtype(module: nn.Module) -> np.dtype:
-    """Return the numpy type of a module's first floating-point parameter, or float32."""
+    """Return the numpy type of a module's first floating-point parameter, or float32.
+
+    Raises
+    ------
+    ValueError
+        If the module computes in half precision, in which scores and small steps get lost.
+    """
     for parameter in module.parameters():
         if parameter.is_floating_point():
-            return np.dtype(str(parameter.dtype).removeprefix("torch."))
+            name = str(parameter.dtype).removeprefix("torch.")
+            if name not in ("float32", "float64"):
+                raise ValueError(
+                    f"The module {type(module).__name__} has parameters of {name}, and"
+                    " compression takes float32 or float64: scores and small steps get lost in"
+                    " less. Build the module in float32, and convert the fitted net_.module_."
+                )
+            return np.dtype(name)
     return np.dtype("float32")

@@ -1,8 +1,11 @@
 """Which parameters are compressed: the weight matrices."""
 
+from collections.abc import Iterator
+
 from torch import nn
 from torch.nn import Parameter
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import parametrize
 
 WEIGHT_PREFIXES = {
     nn.Linear: ("weight",),
@@ -10,6 +13,14 @@ WEIGHT_PREFIXES = {
     nn.RNNBase: ("weight_",),
     nn.RNNCellBase: ("weight_",),
     nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
+}
+
+PARAMETRIZED = "torch.nn.utils.parametrize.remove_parametrizations(layer, {!r})"
+# What takes the place of a weight, by the end of its name, and what gives the weight back.
+REPLACED = {
+    "orig": "torch.nn.utils.prune.remove(layer, {!r}), or remove_spectral_norm(layer, {!r})",
+    "g": "torch.nn.utils.remove_weight_norm(layer, {!r})",
+    "v": "torch.nn.utils.remove_weight_norm(layer, {!r})",
 }
 
 
@@ -27,7 +38,8 @@ def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
     Raises
     ------
     ValueError
-        If there are none.
+        If there are none, or if one is computed from other parameters before each forward pass,
+        as weight normalization and ``torch.nn.utils.prune`` do.
 
     Examples
     --------
@@ -37,6 +49,7 @@ def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
     ['0.weight', '2.weight_ih_l0', '2.weight_hh_l0']
     """
     embedded = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    _check_plain(module)
     weights = {}
     for name, parameter in module.named_parameters():
         owner, _, attribute = name.rpartition(".")
@@ -55,3 +68,27 @@ def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
 def _prefixes(layer: nn.Module) -> tuple[str, ...]:
     """Beginnings of the names of a layer's weight matrices."""
     return next((p for kind, p in WEIGHT_PREFIXES.items() if isinstance(layer, kind)), ())
+
+
+def _check_plain(module: nn.Module) -> None:
+    """Refuse weights that are computed: what is removed from them would come back."""
+    for name, layer in module.named_modules():
+        for weight, remedy in _computed(layer):
+            if weight.startswith(_prefixes(layer)):
+                raise ValueError(
+                    f"The {weight} of the layer {name!r} is computed from other parameters before"
+                    " each forward pass, so that it cannot be changed. Build the module without"
+                    f" that, or call {remedy} on a trained one."
+                )
+
+
+def _computed(layer: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the weights of a layer that are computed, and what gives them back."""
+    if parametrize.is_parametrized(layer):
+        for weight in getattr(layer, "parametrizations"):  # noqa: B009 - unknown to nn.Module
+            yield weight, PARAMETRIZED.format(weight)
+    for attribute, _ in layer.named_parameters(recurse=False):
+        weight, _, end = attribute.rpartition("_")
+        # A parameter of such a name may be the layer's own, and replace nothing.
+        if end in REPLACED and hasattr(layer, weight):
+            yield weight, REPLACED[end].format(weight, weight)

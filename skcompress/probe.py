@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import clone
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skorch.dataset import get_len
+from torch import Tensor
 
 from .inputs import take_rows
 from .training.loop import Data
@@ -32,15 +33,23 @@ def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
     """
     n_rows = min(2, get_len(X))
     module = type(probe.module_).__name__
+    outputs: list[Any] = []
+    handle = probe.module_.register_forward_hook(lambda m, args, output: outputs.append(output))
     try:
         output = probe.forward(take_rows(X, np.arange(n_rows)))
     except Warning:  # the user's filters turned it into an error
         raise
     except Exception as error:  # whatever the user's forward raises is the reason
+        if outputs and not isinstance(outputs[0], Tensor | tuple):
+            raise ValueError(
+                f"The module {module} gives a {type(outputs[0]).__name__}. Return a tensor, or a"
+                " tuple whose first entry is the prediction."
+            ) from error
         raise ValueError(
-            f"The module {module} does not take X of {describe(X)}: {error}. Check the widths of"
-            " its first and last layer, or let ShapeSetter set them in fit."
+            f"The module {module} does not take X of {describe(X)}: {error}. {advice(error, X)}"
         ) from error
+    finally:
+        handle.remove()
     output = output[0] if isinstance(output, tuple) else output
     if output.dim() == 0 or len(output) != n_rows:
         raise ValueError(
@@ -49,6 +58,47 @@ def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
             " batch_first=True."
         )
     return tuple(output.shape)
+
+
+# Torch has no types of errors for these, so that words of its messages have to tell.
+_TYPE_WORDS = ("dtype", "scalar type", "type (", "must be long", "not implemented for")
+
+
+def advice(error: Exception, X: Any) -> str:
+    """Say what to change, by the reason for which a module refused its inputs."""
+    text = str(error)
+    if isinstance(error, TypeError) and "argument" in text:
+        return (
+            "The names in a dict are those of the arguments of forward; an array is its first"
+            " argument."
+        )
+    if any(word in text for word in _TYPE_WORDS):
+        return _type_advice(X)
+    if isinstance(error, IndexError) or "out of range" in text:
+        return (
+            "An index in X is larger than what it points into: check the num_embeddings of the"
+            " module's embeddings, and the positions that forward selects."
+        )
+    return "Check the widths of its first and last layer, or let ShapeSetter set them in fit."
+
+
+def _type_advice(X: Any) -> str:
+    if not isinstance(X, Mapping):
+        return (
+            "Integers of a single array become floats unless the module has an embedding: where"
+            " forward needs another type, convert there, with X.long() or X.to(self.weight.dtype),"
+            " or pass a dict, in which integers and booleans stay what they are."
+        )
+    kinds = {"quantities to float32": "biu", "indices to int64": "f"}
+    casts = [
+        f"cast those of {', '.join(names)} that are {what}"
+        for what, kind in kinds.items()
+        if (names := [f"{n!r} ({x.dtype})" for n, x in X.items() if x.dtype.kind in kind])
+    ]
+    return (
+        "In a dict, integers and booleans stay what they are, and floats take the module's type:"
+        f" {', and '.join(casts)}."
+    )
 
 
 def describe(X: Any) -> str:

@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from tests.contract_modules import (
     CNN,
+    MLP,
     Binary,
     Classifier,
     Recurrent,
@@ -140,16 +141,59 @@ def test_weights_need_a_criterion_that_can_be_weighted():
         pruned(classifier(Classifier, criterion=Loss)).fit(X, Y, sample_weight=np.ones(30))
 
 
+class Selecting(MLP):
+    """Reads a table at the places that X names."""
+
+    def forward(self, X):
+        return super().forward(torch.eye(4)[X[:, 0]])
+
+
+class Wrapped(MLP):
+    """Gives its output in a container."""
+
+    def __init__(self, kind=dict):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, X):
+        return self.kind([("logits", super().forward(X))])
+
+
 ROWS = {
     "too many columns": (classifier(Classifier, callbacks=None, module__n_inputs=3), X,
                          r"MLP does not take X of shape \(30, 4\).*let ShapeSetter set"),
     "images without channels": (classifier(Classifier, module=CNN, callbacks=None), X,
                                 r"CNN does not take X of shape \(30, 4\)"),
     "dict of other names": (classifier(Classifier, module=TwoInputs, callbacks=None),
-                            {"numbers": X}, "TwoInputs does not take X of numbers of shape"),
+                            {"numbers": X},
+                            "TwoInputs does not take X of numbers of.*names in a dict are those"),
     "dict for a ShapeSetter": (classifier(Classifier), {"X": X}, "got SliceDict"),
-    "float64 in a Dataset": (classifier(Classifier, callbacks=None),
-                             SliceDataset(TensorDataset(torch.tensor(X))), "must have the same"),
+    "NaN in a Dataset": (classifier(Classifier, callbacks=None),
+                         SliceDataset(TensorDataset(torch.tensor(changed(np.nan)))),
+                         "Input X, row 3, contains NaN"),
+    "words in a Dataset": (classifier(Classifier, callbacks=None),
+                           SliceDataset([("words",)] * 30),
+                           r"must be numbers.*row 0 of X is a str of dtype <U5. Convert it"),
+    "an empty Dataset": (classifier(Classifier, callbacks=None),
+                         SliceDataset(TensorDataset(torch.tensor(X[:0]))), "X has 0, y has 30"),
+    "half precision": (classifier(Classifier, callbacks=None, module__dtype=torch.float16), X,
+                       "MLP has parameters of float16, and compression takes float32 or float64"),
+    "bfloat16": (classifier(Classifier, callbacks=None, module__dtype=torch.bfloat16), X,
+                 "has parameters of bfloat16.*Build the module in float32, and convert"),
+    "quantities as integers": (classifier(Classifier, callbacks=None), {"X": X.astype(int)},
+                               r"cast those of 'X' \(int64\) that are quantities to float32\."),
+    "tokens as floats": (classifier(Classifier, module=TwoInputs, callbacks=None),
+                         {"numbers": X, "tokens": Y[:, None] + 0.0},
+                         r"'tokens' \(float32\) that are indices to int64"),
+    "tokens out of range": (classifier(Classifier, module=TwoInputs, callbacks=None),
+                            {"numbers": X, "tokens": Y[:, None] + 10},
+                            "out of range.*check the num_embeddings"),
+    "an index by floats": (classifier(Classifier, module=Selecting, callbacks=None), X,
+                           r"convert there, with X.long\(\)"),
+    "a dict comes out": (classifier(Classifier, module=Wrapped, callbacks=None), X,
+                         "Wrapped gives a dict. Return a tensor, or a tuple whose first"),
+    "a list comes out": (classifier(Classifier, module=Wrapped, module__kind=list,
+                                    callbacks=None), X, "Wrapped gives a list. Return a tensor"),
     "output for a batch": (classifier(Classifier, module=nn.Bilinear, callbacks=None,
                                       module__in1_features=4, module__in2_features=4,
                                       module__out_features=3), X, "Bilinear does not take X"),

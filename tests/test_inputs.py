@@ -8,6 +8,7 @@ import torch
 from sklearn.model_selection import cross_val_score
 from sklearn.preprocessing import StandardScaler
 from skorch.helper import SliceDataset, SliceDict
+from torch import nn
 from torch.utils.data import TensorDataset
 
 from skcompress.inputs import to_dtype
@@ -226,6 +227,53 @@ def test_slice_dataset_is_split_into_folds():
     """Rows of a torch Dataset go through cross-validation."""
     scores = cross_val_score(fixed(MLP), SliceDataset(dataset()), Y, cv=3)
     assert scores.min() > WELL_ABOVE_CHANCE
+
+
+@pytest.mark.parametrize("convert", [torch.Tensor.double, lambda x: (20 * x).int()])
+def test_datasets_of_other_types(convert):
+    """Rows of a Dataset are cast like those of an array."""
+    rows = convert(torch.tensor(X))
+    estimator = fixed(MLP).fit(SliceDataset(TensorDataset(rows)), Y)
+    array = fixed(MLP).fit(rows.numpy(), Y)
+    given = estimator.predict_proba(SliceDataset(TensorDataset(rows)))
+    np.testing.assert_array_equal(given, array.predict_proba(rows.numpy()))
+
+
+class Masked(nn.Module):
+    """A module that attends to what a mask leaves, and reads rows at their last step."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+        self.seen = set()
+
+    def forward(self, X, mask, lengths):
+        self.seen |= {str(X.dtype), str(mask.dtype), str(lengths.dtype)}
+        X = self.attention(X, X, X, key_padding_mask=mask)[0]
+        return self.head(X[torch.arange(len(X)), lengths - 1])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_dicts_keep_booleans_and_integers(dtype):
+    """Masks stay boolean and lengths integer, also where nothing is embedded."""
+    rows = RNG.normal(size=(len(Y), 5, 4)) + Y[:, None, None] - 1
+    mask = np.zeros((len(Y), 5), dtype=bool)
+    mask[:, 3:] = True
+    data = {"X": rows, "mask": mask, "lengths": np.full(len(Y), 2, dtype=dtype)}
+    estimator = fixed(Masked, max_epochs=1).fit(data, Y)
+    assert estimator.net_.module_.seen == {"torch.float32", "torch.bool", "torch.int64"}
+    changed = data | {"X": np.where(mask[:, :, None], 100.0, rows)}
+    probabilities = estimator.predict_proba(data)
+    np.testing.assert_array_equal(estimator.predict_proba(changed), probabilities)
+
+
+def test_tables_of_booleans():
+    """A single array of booleans is a table of indicators, whose values are computed with."""
+    flags = np.eye(3, 4, dtype=bool)[Y]
+    estimator = pruned().fit(flags, Y)
+    np.testing.assert_array_equal(estimator.predict(flags.astype(float)), estimator.predict(flags))
+    assert estimator.score(flags, Y) > WELL_ABOVE_CHANCE
 
 
 def test_to_dtype_never_hands_out_read_only_memory():

@@ -1,5 +1,8 @@
+import warnings
+
 import pytest
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 from skcompress.layers import weight_matrices
 from tests.pruning_modules import Attention, Encoder, Recurrent, Tied
@@ -71,6 +74,56 @@ def test_subclasses_count():
         pass
 
     assert list(weight_matrices(nn.Sequential(Own(2, 3)))) == ["0.weight"]
+
+
+def weight_norm(layer, name="weight"):
+    """Apply the old weight normalization, about which torch warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.utils.weight_norm(layer, name)
+
+
+COMPUTED = {
+    "weight_norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)),
+                    r"The weight of the layer '1' .*remove_parametrizations\(layer, 'weight'\)"),
+    "spectral_norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Conv1d(2, 3, 1)),
+                      r"remove_parametrizations\(layer, 'weight'\)"),
+    "orthogonal": (lambda: nn.utils.parametrizations.orthogonal(nn.GRU(2, 3), "weight_hh_l0"),
+                   r"The weight_hh_l0 of .*remove_parametrizations\(layer, 'weight_hh_l0'\)"),
+    "old weight_norm": (lambda: weight_norm(nn.Linear(2, 3)),
+                        r"The weight of the layer '1'.*remove_weight_norm\(layer, 'weight'\)"),
+    "old weight_norm, recurrent": (lambda: weight_norm(nn.LSTM(2, 3), "weight_ih_l0"),
+                                   r"remove_weight_norm\(layer, 'weight_ih_l0'\)"),
+    "old spectral_norm": (lambda: nn.utils.spectral_norm(nn.Linear(2, 3)),
+                          r"remove_spectral_norm\(layer, 'weight'\)"),
+    "prune": (lambda: prune.l1_unstructured(nn.Linear(2, 3), "weight", 0.5),
+              r"prune.remove\(layer, 'weight'\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "message"), COMPUTED.values(), ids=COMPUTED)
+def test_computed_weights(make, message):
+    """A weight that is computed before each forward pass is refused, with what gives it back."""
+    with pytest.raises(ValueError, match=message):
+        weight_matrices(nn.Sequential(nn.Linear(2, 2), make()))
+
+
+def test_computed_biases_and_embeddings():
+    """What is not prunable may be computed."""
+    bias = prune.l1_unstructured(nn.Linear(2, 3), "bias", 0.3)
+    table = nn.utils.parametrizations.spectral_norm(nn.Embedding(4, 2))
+    assert list(weight_matrices(nn.Sequential(bias, table))) == ["0.weight"]
+
+
+@pytest.mark.parametrize("remove", [
+    lambda: parametrize.remove_parametrizations(COMPUTED["weight_norm"][0](), "weight"),
+    lambda: nn.utils.remove_weight_norm(weight_norm(nn.Linear(2, 3))),
+    lambda: nn.utils.remove_spectral_norm(COMPUTED["old spectral_norm"][0]()),
+    lambda: prune.remove(COMPUTED["prune"][0](), "weight"),
+])  # fmt: skip
+def test_the_advice_works(remove):
+    """What the errors say gives a plain weight."""
+    assert list(weight_matrices(remove())) == ["weight"]
 
 
 def test_nothing_prunable():

@@ -11,6 +11,7 @@ GROUND = {
     "layers",
     "moments",
     "_sklearn",
+    "rows",
     "graph",
     "inputs",
     "probe",

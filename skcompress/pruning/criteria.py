@@ -177,6 +177,7 @@ def score(criterion: str | Criterion, net: NeuralNet, data: Data) -> Scores:
             raise ValueError(
                 f"The criterion's scores for {name!r} must be finite and non-negative; got values"
                 f" from {value.min().item():g} to {value.max().item():g}. Did the net diverge?"
+                " Lower retrain_lr, or the lr of the net."
             )
     return {name: scores[name].detach() for name in weights}
 

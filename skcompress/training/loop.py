@@ -13,6 +13,7 @@ from skorch.dataset import get_len, unpack_data
 from skorch.utils import multi_indexing
 from torch import Tensor
 
+from .finite import check_retrained
 from .iterators import array_iterators
 from .shapes import set_shapes, without_shape_setters
 from .soft import SoftTargets
@@ -123,7 +124,8 @@ def retrain(
     Raises
     ------
     ValueError
-        If the net's iterator drops all the rows, so that there would be no step.
+        If the net's iterator drops all the rows, so that there would be no step, or if the loss
+        or the weights are not finite after an epoch.
     """
     net.initialize_optimizer()
     optimizers = [getattr(net, name + "_") for name in net._optimizers]
@@ -148,6 +150,7 @@ def retrain(
                 losses.append(make_step(batch))
                 step += 1
                 after_step(step / n_steps)
+            check_retrained(net, losses, f"epoch {epoch + 1} of {epochs}")
             if verbose:
                 loss = torch.stack(losses).mean().item()
                 print(f"compression epoch {epoch + 1}/{epochs}: training loss {loss:.4f}")

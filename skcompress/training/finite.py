@@ -1,0 +1,55 @@
+"""Training that diverged, and is found out before anyone predicts with it."""
+
+from collections.abc import Sequence
+
+import torch
+from skorch import NeuralNet
+from torch import Tensor
+
+
+def is_finite(net: NeuralNet) -> bool:
+    """Tell whether all the parameters of a net's modules are finite numbers."""
+    modules = [getattr(net, name + "_") for name in net._modules]
+    return all(bool(torch.isfinite(p).all()) for m in modules for p in m.parameters())
+
+
+def check_dense(net: NeuralNet) -> None:
+    """Refuse to compress weights that are no numbers.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not finite.
+    """
+    if not is_finite(net):
+        raise ValueError(
+            "The dense net has weights that are NaN or infinite, before any compression. Did the"
+            " net diverge? Lower its lr, clip gradients with skorch's GradientNormClipping, or"
+            " scale X, and y for a regressor."
+        )
+
+
+def check_retrained(net: NeuralNet, losses: Sequence[Tensor], when: str) -> None:
+    """Refuse to go on after an epoch of retraining that diverged.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    losses : sequence of Tensor
+        Loss of each step of the epoch.
+    when : str
+        Which epoch it was, for the message.
+
+    Raises
+    ------
+    ValueError
+        If a loss or a parameter is not finite.
+    """
+    last = torch.stack([loss.reshape(()) for loss in losses])
+    if bool(torch.isfinite(last).all()) and is_finite(net):
+        return
+    raise ValueError(
+        f"Retraining diverged: in {when} the loss or the weights became NaN or infinite. Give"
+        " a lower retrain_lr, clip gradients with skorch's GradientNormClipping, or scale X, and y"
+        " for a regressor."
+    )
