@@ -8,7 +8,8 @@ import numpy as np
 from skorch.dataset import get_len
 from skorch.helper import SliceDataset, SliceDict
 
-from ..inputs import cast, check_inputs
+from ..inputs import check_inputs
+from ..rows import cast
 from ..training.loop import Data
 from ..training.soft import SoftTargets
 
