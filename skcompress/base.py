@@ -7,21 +7,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
-from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import Tags, get_tags
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skorch.dataset import get_len
 
 from . import inputs
 from . import probe as probing
 from ._sklearn import Interval, validate_parameter_constraints
+from .prediction import PredictionMixin
 from .refusals import COMMON, Refusal, refuse
 from .rows import cast
 from .training.finite import check_dense
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
-from .training.iterators import for_prediction
 from .training.loop import Data, dense_fit
 from .training.nets import (
     copy_net,
@@ -32,13 +29,11 @@ from .training.nets import (
     wrapped_net,
 )
 
-
-def _is_classifier(self: "BaseCompressedNet") -> bool:
-    """Only classifiers have ``predict_proba``."""
-    return is_classifier(self)
+# Fitted attributes that still hold when nothing more is done to the net.
+INHERITED = ("masks_", "sparsity_", "unremovable_", "quantized_", "bits_")
 
 
-class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
+class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a net, compress a copy of it, and predict with the copy.
 
     A subclass stores its parameters in ``__init__``, states their ranges in
@@ -101,10 +96,18 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             # Copying initializes a module, which draws numbers.
             seed_generators(stage_seed(seed, "compress"))
             self.net_ = copy_net(fitted_net(self.estimator_))
+            self._inherit()
             check_dense(self.net_)
             self._compress(self.net_, data, stage_seed(seed, "compress"))
         self._slim()
         return self
+
+    def _inherit(self) -> None:
+        """Take over what the inner stages did to the net, and drop what an earlier fit set."""
+        for name in INHERITED:
+            self.__dict__.pop(name, None)
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
 
     def _check_parameters(self) -> NeuralNet:
         """Refuse what has no meaning whatever the data; return the wrapped net."""
@@ -210,64 +213,6 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         slim_net(self.net_)
         if isinstance(self.estimator_, NeuralNet):
             slim_net(self.estimator_)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict with the compressed net.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Class labels as they were given to ``fit``, or numbers.
-        """
-        X = self._check_new(X)
-        predicted = for_prediction(self.net_, X).predict(X)
-        if is_classifier(self):
-            return self.classes_[predicted.astype(np.int64)]
-        return predicted.ravel() if self.target_ndim_ == 1 else predicted
-
-    @available_if(_is_classifier)
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities with the compressed net.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``.
-        """
-        X = self._check_new(X)
-        return for_prediction(self.net_, X).predict_proba(X)
-
-    def _check_new(self, X: Any) -> Any:
-        check_is_fitted(self)
-        X = inputs.check_inputs(self, X, reset=False)
-        return inputs.to_dtype(X, self.net_.module_)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of a classifier, or a regressor's coefficient of determination.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What `X` should give.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows.
-
-        Returns
-        -------
-        score : float
-            At most 1.
-        """
-        metric = accuracy_score if is_classifier(self) else r2_score
-        return float(metric(inputs.as_target(y), self.predict(X), sample_weight=sample_weight))
 
     @property
     def partial_fit(self) -> Any:

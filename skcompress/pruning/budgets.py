@@ -9,6 +9,7 @@ Masks = dict[str, Tensor]
 Scores = dict[str, Tensor]
 
 # A layer keeps at least this part of its share, so that a global ranking cannot empty it.
+# A guard that was not tuned.
 FLOOR = 0.1
 
 

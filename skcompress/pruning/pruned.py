@@ -24,7 +24,7 @@ from .criteria import CRITERIA, Criterion
 from .equivalence import check_unchanged, output, try_removal
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
 from .obs import check_layers, compensate
-from .recovery import learning_rate, start_anew
+from .recovery import fine_tune_rate, learning_rate, start_anew
 from .refusals import BUDGETS, REFUSALS
 from .removal import remaining_masks, remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
@@ -73,8 +73,8 @@ class PrunedNet(BaseCompressedNet):
     retrain_epochs : int >= 1, default=None
         Epochs of retraining. None means 10, or for "scratch" the net's own ``max_epochs``.
     retrain_lr : float > 0, default=None
-        First learning rate of retraining. None means 5 times the optimizer's own for
-        "fine-tune", and the optimizer's own for "scratch".
+        First learning rate of retraining. None means the optimizer's own, and for "fine-tune" 5
+        times as much if the optimizer divides by the size of the gradient, as Adam does.
     distill : float in [0, 1], default=0.0
         The dense net stays on as teacher while the net is pruned and retrained: the loss is
         ``(1 - distill)`` of the net's own and `distill` of the divergence from the dense net
@@ -281,7 +281,9 @@ class PrunedNet(BaseCompressedNet):
             data,
             epochs=epochs,
             lr=self.retrain_lr,
-            rate=learning_rate(self.recovery, self.retrain_lr, self.estimator_, epochs),
+            rate=learning_rate(
+                self.recovery, self.retrain_lr, self.estimator_, epochs, fine_tune_rate(pruner.net)
+            ),
             after_step=after_step,
             verbose=int(self.verbose),
         )

@@ -6,18 +6,53 @@ import numpy as np
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import LRScheduler
+from torch import optim
 
 from ..training.loop import Rate, cosine
 from ..training.nets import dense_net, is_frozen
 from ..training.shapes import listed_callbacks
 
-# First rate of fine-tuning, relative to the optimizer's own: with a lower one, a very sparse net
-# does not recover in a few epochs.
+# First rate of fine-tuning relative to the optimizer's own, where steps do not grow with the
+# gradient: with a lower one, a very sparse net does not recover in a few epochs. Elsewhere the
+# optimizer's own rate is often close to the largest one that is stable. Measured in
+# docs/benchmarks/retrain_rate.md.
 FINE_TUNE_RATE = 5.0
+# Optimizers that divide by the size of the gradient.
+NORMALIZING = (
+    optim.Adadelta,
+    optim.Adafactor,
+    optim.Adagrad,
+    optim.Adam,
+    optim.Adamax,
+    optim.AdamW,
+    optim.NAdam,
+    optim.RAdam,
+    optim.RMSprop,
+    optim.Rprop,
+)
 
 
-def learning_rate(recovery: str, lr: float | None, estimator: Any, epochs: int) -> Rate:
+def fine_tune_rate(net: NeuralNet) -> float:
+    """Return the default first rate of fine-tuning, relative to that of a net's optimizer."""
+    optimizers = [getattr(net, name + "_") for name in net._optimizers]
+    return FINE_TUNE_RATE if all(isinstance(o, NORMALIZING) for o in optimizers) else 1.0
+
+
+def learning_rate(
+    recovery: str, lr: float | None, estimator: Any, epochs: int, default: float = 1.0
+) -> Rate:
     """Return the course of the learning rate over the compression phase.
+
+    Parameters
+    ----------
+    recovery : str
+    lr : float or None
+        The first rate, if it is given.
+    estimator : estimator
+        Fitted; its rates are replayed by ``"rewind"``.
+    epochs : int
+    default : float
+        First rate of ``"fine-tune"``, relative to the optimizer's own, if it is not given.
 
     Raises
     ------
@@ -25,7 +60,7 @@ def learning_rate(recovery: str, lr: float | None, estimator: Any, epochs: int) 
         If ``"rewind"`` finds that the dense fit's rate was constant.
     """
     if recovery == "fine-tune" and lr is None:
-        return lambda progress: FINE_TUNE_RATE * cosine(progress)
+        return lambda progress: default * cosine(progress)
     if recovery != "rewind":
         return cosine
     net = dense_net(estimator)

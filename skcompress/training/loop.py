@@ -18,7 +18,7 @@ from .iterators import array_iterators
 from .shapes import set_shapes, without_shape_setters
 from .soft import SoftTargets
 from .steps import steps
-from .weights import SampleWeights, attach_weights, batch_weight, weighted_loss
+from .weights import SampleWeights, attach_weights, mean_divisor, weighted_loss
 
 Rate = Callable[[float], float]
 
@@ -176,15 +176,21 @@ def batches(net: NeuralNet, data: Data, batch_size: int | None = None) -> Iterat
 def batch_losses(
     net: NeuralNet, data: Data, batch_size: int | None = None
 ) -> Iterator[tuple[Tensor, float]]:
-    """Yield each batch's mean loss, in evaluation mode, and the batch's total weight.
+    """Yield each batch's mean loss, in evaluation mode, and what it was divided by.
 
-    The module stays in evaluation mode while the caller differentiates, so dropout and batch
+    Weighted with that, the means of batches of any size give the mean over all rows, which may
+    have sample weights and weights of their classes. A criterion that sums is averaged, too. The
+    module stays in evaluation mode while the caller differentiates, so dropout and batch
     statistics play no part in a score.
     """
+    sums = getattr(net.criterion_, "reduction", "mean") == "sum"
     # cuDNN's recurrent layers differentiate in training mode only.
     with maybe_weighted(net, data), torch.backends.cudnn.flags(enabled=False):
         for batch in batches(net, data, batch_size):
             Xi, yi = unpack_data(batch)
             net._set_training(False)
             loss = net.get_loss(net.infer(Xi), yi, X=Xi, training=False)
-            yield loss, batch_weight(Xi)
+            divisor = mean_divisor(net.criterion_, Xi, yi)
+            # Rows of classes without weight have no mean loss, and no part in one.
+            if divisor:
+                yield loss / divisor if sums else loss, divisor

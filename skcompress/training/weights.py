@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-from skorch.dataset import get_len
 from skorch.helper import SliceDict
 from torch import Tensor, nn
 
@@ -49,13 +48,6 @@ def attach_weights(
     inputs = dict(X) if isinstance(X, Mapping) else {_X: X}
     beside = {} if sample_weight is None else {_WEIGHT: sample_weight}
     return SliceDict(**inputs, **beside, **({} if soft is None else soft.columns()))
-
-
-def batch_weight(Xi: Any) -> float:
-    """Sum of the sample weights in a batch, or its number of rows."""
-    if isinstance(Xi, Mapping) and _WEIGHT in Xi:
-        return float(Xi[_WEIGHT].sum())
-    return float(get_len(Xi))
 
 
 @contextlib.contextmanager
@@ -176,11 +168,21 @@ def _beside(weight: Tensor, losses: Tensor) -> Tensor:
     return weight.reshape(-1, *[1] * (losses.dim() - 1)).expand_as(losses)
 
 
+def mean_divisor(criterion: nn.Module, Xi: Any, yi: Tensor) -> float:
+    """Return what the mean loss of a batch is divided by: its rows, by all of their weights."""
+    given = isinstance(Xi, Mapping) and _WEIGHT in Xi
+    weight = Xi[_WEIGHT] if given else torch.ones(len(yi))
+    each = weight.reshape(-1, *[1] * (yi.dim() - 1)).expand(yi.shape)
+    return float(_norm(criterion, yi, each))
+
+
 def _norm(criterion: nn.Module, y: Tensor, weight: Tensor) -> Tensor:
     """Sum what the mean divides by; torch counts a row by the weight of its class, if any."""
-    by_class = getattr(criterion, "weight", None)
-    if by_class is not None and isinstance(criterion, (nn.NLLLoss, nn.CrossEntropyLoss)):
-        weight = weight * by_class[y]
+    if isinstance(criterion, (nn.NLLLoss, nn.CrossEntropyLoss)) and not y.is_floating_point():
+        counts = y != criterion.ignore_index
+        weight = weight * counts.to(weight.device)
+        if criterion.weight is not None:
+            weight = weight * criterion.weight[y * counts].to(weight.device)
     return weight.sum()
 
 

@@ -1,8 +1,10 @@
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Freezer, LRScheduler
@@ -14,6 +16,8 @@ from skcompress.layers import weight_matrices
 from skcompress.pruning import pruned as pruned_module
 from skcompress.pruning.recovery import (
     FINE_TUNE_RATE,
+    NORMALIZING,
+    fine_tune_rate,
     has_schedule,
     learning_rate,
     recorded_rates,
@@ -112,12 +116,61 @@ class TestFineTune:
             assert not weight[~mask].any()
 
     @pytest.mark.parametrize("schedule", ["one-shot", "gradual", "projected"])
-    @pytest.mark.parametrize(("lr", "first"), [(None, 0.1 * FINE_TUNE_RATE), (0.3, 0.3)])
-    def test_rates(self, schedule, lr, first):
-        """From a multiple of the optimizer's own rate, or from `retrain_lr`."""
-        fit(recording(), schedule=schedule, retrain_epochs=5, retrain_lr=lr)
+    @pytest.mark.parametrize(
+        ("optimizer", "lr", "first"),
+        [
+            (torch.optim.SGD, None, 0.1),
+            (torch.optim.SGD, 0.3, 0.3),
+            (torch.optim.Adam, None, 0.5),
+            (torch.optim.Adam, 0.3, 0.3),
+        ],
+    )
+    def test_rates(self, schedule, optimizer, lr, first):
+        """From the optimizer's own rate or five times as much, or from `retrain_lr`."""
+        net = recording(optimizer=optimizer)
+        fit(net, schedule=schedule, retrain_epochs=5, retrain_lr=lr)
         found = [rate for (rate,) in RATES[4 * 3 :]]
         assert found == pytest.approx([first * cosine(step / 15) for step in range(15)])
+
+    @pytest.mark.parametrize(
+        ("optimizer", "factor"),
+        [
+            *((kind, FINE_TUNE_RATE) for kind in NORMALIZING),
+            (partial(torch.optim.Adam, eps=1e-6), FINE_TUNE_RATE),
+            (torch.optim.SGD, 1.0),
+            (partial(torch.optim.SGD, momentum=0.9), 1.0),
+            (torch.optim.ASGD, 1.0),
+        ],
+    )
+    def test_default(self, optimizer, factor):
+        """Five times the optimizer's own rate only where steps do not grow with the gradient."""
+        assert FINE_TUNE_RATE == 5.0
+        assert fine_tune_rate(recording(optimizer=optimizer).initialize()) == factor
+
+    def test_an_optimizer_of_the_users_own(self):
+        """Nothing is known of it, so its rate is kept; one that inherits from Adam is an Adam."""
+
+        class Own(torch.optim.Optimizer):
+            def __init__(self, params, lr):
+                super().__init__(params, {"lr": lr})
+
+        class Inherited(torch.optim.AdamW):
+            pass
+
+        assert fine_tune_rate(recording(optimizer=Own).initialize()) == 1.0
+        assert fine_tune_rate(recording(optimizer=Inherited).initialize()) == FINE_TUNE_RATE
+
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual"])
+    def test_a_rate_that_is_high_already(self, schedule):
+        """SGD with momentum that trains well goes on to train well."""
+        X, y = load_digits(return_X_y=True)
+        X, y = X[:600].astype(np.float32) / 16, y[:600]
+        net = classifier(
+            MLP, module__n_inputs=64, module__hidden=50, module__n_outputs=10, lr=0.3,
+            optimizer__momentum=0.9, max_epochs=10, batch_size=32, iterator_train__shuffle=True,
+        )  # fmt: skip
+        pruned = PrunedNet(net, schedule=schedule, random_state=0, n_threads=1).fit(X, y)
+        assert pruned.score(X, y) > 0.9
 
     def test_groups_keep_their_ratio(self):
         groups = [("first.*", {"lr": 0.02})]

@@ -1,12 +1,14 @@
 """Weights that travel with the rows, and the loss that takes them out again."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from skorch.helper import SliceDict
 from torch import nn
 
-from skcompress.training.weights import attach_weights, batch_weight, weighted_loss
+from skcompress.training.weights import attach_weights, mean_divisor, weighted_loss
 from tests.contract_modules import MLP, TwoInputs, blobs, classifier, regressor
 
 X, Y = blobs(12)
@@ -90,9 +92,32 @@ def test_the_criterion_is_given_back():
     assert not net.module_._forward_pre_hooks
 
 
-def test_batch_weight():
-    """A batch weighs as much as its rows, which count one each where nothing else is said."""
-    batch = {name: torch.tensor(value) for name, value in attach_weights(ROWS, WEIGHTS).items()}
-    assert batch_weight(batch) == pytest.approx(WEIGHTS.sum())
-    assert batch_weight(torch.tensor(ROWS)) == 12.0
-    assert batch_weight(SliceDict(numbers=ROWS)) == 12.0
+def batch_of(weights):
+    """Return the rows as a batch, with weights where there are any."""
+    rows = attach_weights(ROWS, weights)
+    return torch.tensor(rows) if weights is None else {n: torch.tensor(v) for n, v in rows.items()}
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize(
+    "settings", [{}, {"weight": torch.tensor([1.0, 20, 3])}, {"ignore_index": 1}]
+)
+def test_mean_divisor(weights, settings):
+    """Times the mean loss, it is the sum over rows, by sample weights and those of classes."""
+    net = net_of(**{f"criterion__{name}": value for name, value in settings.items()})
+    logits, y = net.module_(torch.tensor(ROWS)), torch.tensor(Y)
+    each = nn.functional.cross_entropy(logits, y, reduction="none", **settings).detach().numpy()
+    total = (each * (1 if weights is None else weights)).sum()
+    Xi = batch_of(weights)
+    with weighted_loss(net) if weights is not None else contextlib.nullcontext():
+        mean = net.get_loss(net.infer(Xi), y, X=Xi).item()
+    assert mean_divisor(net.criterion_, Xi, y) * mean == pytest.approx(total, rel=1e-5)
+
+
+def test_mean_divisor_of_other_losses():
+    """Elements count where a row has many; a weight that is no class's plays no part."""
+    y = torch.zeros(12, 2)
+    assert mean_divisor(nn.MSELoss(), batch_of(None), y) == 24.0
+    assert mean_divisor(nn.MSELoss(), batch_of(WEIGHTS), y) == pytest.approx(2 * WEIGHTS.sum())
+    assert mean_divisor(nn.BCEWithLogitsLoss(weight=y[:, 0]), batch_of(None), y[:, 0]) == 12.0
+    assert mean_divisor(nn.CrossEntropyLoss(), SliceDict(numbers=ROWS), y[:, 0].long()) == 12.0
