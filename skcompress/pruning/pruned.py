@@ -13,7 +13,7 @@ from .._sklearn import Interval, StrOptions
 from ..activations import example_inputs, first_rows, visit_inputs
 from ..base import BaseCompressedNet
 from ..graph import trace
-from ..layers import weight_matrices
+from ..layers import transposed_groups, weight_matrices
 from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
@@ -236,9 +236,10 @@ class PrunedNet(BaseCompressedNet):
 
     def _choice(self, net: NeuralNet, data: Data) -> Choose:
         if self.granularity == "2:4":
-            return choose_two_of_four()
+            return choose_two_of_four(transposed_groups(net.module_))
         if self.granularity == "unit":
-            return ChooseUnits(self._units(net, data), self._budget(), self.scope)
+            average = self.criterion in ("activation", CRITERIA["activation"])
+            return ChooseUnits(self._units(net, data), self._budget(), self.scope, average)
         return choose_weights(self._budget(), self.scope)
 
     def _units(self, net: NeuralNet, data: Data) -> Units:
