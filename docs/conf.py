@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from skcompress import __version__
-from skcompress.pruning.refusals import REFUSALS
+from skcompress.distillation.refusals import REFUSALS as DISTILLATION
+from skcompress.pruning.refusals import REFUSALS as PRUNING
 
 project = "skcompress"
 author = "skcompress developers"
@@ -35,9 +36,13 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
 
-def refusal_table() -> str:
-    """Return the combinations that PrunedNet refuses as a Markdown table."""
-    rows = [f"| {as_code(r.combination)} | {as_code(r.message)} |" for r in REFUSALS]
+# Name of the generated page: the table of refusals that it shows.
+REFUSALS = {"refusals": PRUNING, "refusals_distillation": DISTILLATION}
+
+
+def refusal_table(refusals) -> str:
+    """Return the combinations that an estimator refuses as a Markdown table."""
+    rows = [f"| {as_code(r.combination)} | {as_code(r.message)} |" for r in refusals]
     return "\n".join(["| combination | what the error says |", "|---|---|", *rows, ""])
 
 
@@ -50,7 +55,8 @@ def as_code(text: str) -> str:
 def write_refusals(app):
     folder = Path(app.srcdir, "generated")
     folder.mkdir(exist_ok=True)
-    folder.joinpath("refusals.md").write_text(refusal_table(), encoding="utf-8")
+    for name, refusals in REFUSALS.items():
+        folder.joinpath(f"{name}.md").write_text(refusal_table(refusals), encoding="utf-8")
 
 
 def strip_code(app, doctree):

@@ -1,8 +1,16 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
+from .distillation import DistilledNet
 from .pruning import PrunedNet
 from .quantization import QuantizedNet
 from .selection import CompressionDisplay, compression_report, size_in_bytes
 
-__all__ = ["CompressionDisplay", "PrunedNet", "QuantizedNet", "compression_report", "size_in_bytes"]
+__all__ = [
+    "CompressionDisplay",
+    "DistilledNet",
+    "PrunedNet",
+    "QuantizedNet",
+    "compression_report",
+    "size_in_bytes",
+]
 __version__ = "0.1.0"

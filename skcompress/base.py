@@ -1,26 +1,24 @@
 """BaseCompressedNet: what every technique shares, from validation to prediction."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
-from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import Tags, get_tags
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skorch.dataset import get_len
 
 from . import inputs
 from . import probe as probing
 from ._sklearn import Interval, validate_parameter_constraints
+from .prediction import PredictionMixin
 from .refusals import COMMON, Refusal, refuse
 from .rows import cast
 from .training.finite import check_dense
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
-from .training.iterators import for_prediction
 from .training.loop import Data, dense_fit
 from .training.nets import (
     copy_net,
@@ -31,13 +29,11 @@ from .training.nets import (
     wrapped_net,
 )
 
-
-def _is_classifier(self: "BaseCompressedNet") -> bool:
-    """Only classifiers have ``predict_proba``."""
-    return is_classifier(self)
+# Fitted attributes that still hold when nothing more is done to the net.
+INHERITED = ("masks_", "sparsity_", "unremovable_", "quantized_", "bits_")
 
 
-class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
+class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a net, compress a copy of it, and predict with the copy.
 
     A subclass stores its parameters in ``__init__``, states their ranges in
@@ -87,6 +83,34 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         TypeError
             If `estimator` holds no skorch net.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, **beside: Any) -> Self:
+        """Fit as ``fit`` does; what comes beside the rows is for :meth:`_teach`."""
+        net = self._check_parameters()
+        seed = draw_seed(self.random_state)
+        with isolated(self.n_threads):
+            data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
+            data = self._teach(data, (X, y, sample_weight), seed, **beside)
+            self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
+            # Copying initializes a module, which draws numbers.
+            seed_generators(stage_seed(seed, "compress"))
+            self.net_ = copy_net(fitted_net(self.estimator_))
+            self._inherit()
+            check_dense(self.net_)
+            self._compress(self.net_, data, stage_seed(seed, "compress"))
+        self._slim()
+        return self
+
+    def _inherit(self) -> None:
+        """Take over what the inner stages did to the net, and drop what an earlier fit set."""
+        for name in INHERITED:
+            self.__dict__.pop(name, None)
+            if hasattr(self.estimator_, name):
+                setattr(self, name, getattr(self.estimator_, name))
+
+    def _check_parameters(self) -> NeuralNet:
+        """Refuse what has no meaning whatever the data; return the wrapped net."""
         constraints = BaseCompressedNet.parameter_constraints | self.parameter_constraints
         validate_parameter_constraints(
             constraints, self.get_params(deep=False), caller_name=type(self).__name__
@@ -94,17 +118,11 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
         net = wrapped_net(self.estimator)
         self._check_estimator(net)
         refuse(self.refusals, self, net)
-        seed = draw_seed(self.random_state)
-        with isolated(self.n_threads):
-            data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
-            self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
-            # Copying initializes a module, which draws numbers.
-            seed_generators(stage_seed(seed, "compress"))
-            self.net_ = copy_net(fitted_net(self.estimator_))
-            check_dense(self.net_)
-            self._compress(self.net_, data, stage_seed(seed, "compress"))
-        self._slim()
-        return self
+        return net
+
+    def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
+        """Return the rows to train on: with what the teacher of an outer stage says of them."""
+        return replace(data, soft=beside.get("soft"))
 
     def _check_estimator(self, net: NeuralNet) -> None:
         if get_tags(net).estimator_type not in ("classifier", "regressor"):
@@ -187,70 +205,14 @@ class BaseCompressedNet(MetaEstimatorMixin, BaseEstimator):
             return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
         if inner.random_state is None:
             inner.set_params(random_state=seed)
+        if data.soft is not None:
+            return inner._fit(data.X, data.y, data.sample_weight, soft=data.soft)
         return inner.fit(data.X, data.y, sample_weight=data.sample_weight)
 
     def _slim(self) -> None:
         slim_net(self.net_)
         if isinstance(self.estimator_, NeuralNet):
             slim_net(self.estimator_)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict with the compressed net.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Class labels as they were given to ``fit``, or numbers.
-        """
-        X = self._check_new(X)
-        predicted = for_prediction(self.net_, X).predict(X)
-        if is_classifier(self):
-            return self.classes_[predicted.astype(np.int64)]
-        return predicted.ravel() if self.target_ndim_ == 1 else predicted
-
-    @available_if(_is_classifier)
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Predict class probabilities with the compressed net.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            Columns in the order of ``classes_``.
-        """
-        X = self._check_new(X)
-        return for_prediction(self.net_, X).predict_proba(X)
-
-    def _check_new(self, X: Any) -> Any:
-        check_is_fitted(self)
-        X = inputs.check_inputs(self, X, reset=False)
-        return inputs.to_dtype(X, self.net_.module_)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy of a classifier, or a regressor's coefficient of determination.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What `X` should give.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows.
-
-        Returns
-        -------
-        score : float
-            At most 1.
-        """
-        metric = accuracy_score if is_classifier(self) else r2_score
-        return float(metric(inputs.as_target(y), self.predict(X), sample_weight=sample_weight))
 
     @property
     def partial_fit(self) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sklearn.base import is_classifier
 from skorch import NeuralNet
 
 
@@ -46,5 +47,23 @@ COMMON = (
         lambda estimator, net: bool(net.compile),
         "compile=True is not supported: a compiled module cannot be taken apart."
         " Set compile=False in the net.",
+    ),
+)
+
+# Where the dense net may stay on as teacher.
+DISTILL = (
+    Refusal(
+        "distill_temperature without distill",
+        lambda p, net: p.distill == 0 and p.distill_temperature is not None,
+        "distill_temperature= belongs to the dense net's soft labels, and distill=0.0 uses none."
+        " Give distill= a weight such as 0.7, or leave distill_temperature at None.",
+    ),
+    Refusal(
+        "distill_temperature with a regressor",
+        lambda p, net: (
+            p.distill > 0 and p.distill_temperature is not None and not is_classifier(net)
+        ),
+        "distill_temperature= softens probabilities, which a regressor has not. Leave"
+        " distill_temperature at None.",
     ),
 )

@@ -6,7 +6,7 @@ from sklearn.datasets import make_blobs
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from skcompress import PrunedNet
+from skcompress import PrunedNet, QuantizedNet
 from skcompress.training import ShapeSetter
 
 
@@ -122,6 +122,13 @@ def pruned(net=None, **settings):
     """Return a PrunedNet that retrains for a short while, with a seed."""
     net = classifier() if net is None else net
     return PrunedNet(net, **{"retrain_epochs": 4, "random_state": 0} | settings)
+
+
+def quantized(net=None, **settings):
+    """Return a QuantizedNet in integers that trains for a short while, with a seed."""
+    net = classifier() if net is None else net
+    defaults = {"activations": "dynamic", "retrain_epochs": 2, "random_state": 0}
+    return QuantizedNet(net, **defaults | settings)
 
 
 def blobs(n_samples=120, n_classes=3, seed=0):

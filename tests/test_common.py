@@ -3,22 +3,27 @@
 import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from tests.contract_modules import EXACT, classifier, pruned, regressor
+from tests.contract_modules import EXACT, classifier, pruned, quantized, regressor
 
 # Full batches and double precision remove what minibatches and rounding add. Zero-weight rows
 # must not change an internal validation split either, so there is none.
-EXACT_NETS = [pruned(classifier(**EXACT)), pruned(regressor(**EXACT))]
-ORDINARY_NETS = [pruned(classifier(max_epochs=10)), pruned(regressor(max_epochs=10))]
+EXACT_NETS = [make(net(**EXACT)) for make in (pruned, quantized) for net in (classifier, regressor)]
+ORDINARY_NETS = [
+    make(net(max_epochs=10)) for make in (pruned, quantized) for net in (classifier, regressor)
+]
 # Minibatches and float32 rule this one out, and nothing else.
 NEEDS_EXACT = "check_sample_weight_equivalence_on_dense_data"
+
+
+def name(estimator):
+    """Name an estimator and the net in it."""
+    return f"{type(estimator).__name__}-{type(estimator.estimator).__name__}"
 
 
 def checks(estimators, without=None):
     """List all checks of some estimators, in the form that pytest takes."""
     return [
-        pytest.param(
-            instance, check, id=f"{type(estimator.estimator).__name__}-{check.func.__name__}"
-        )
+        pytest.param(instance, check, id=f"{name(estimator)}-{check.func.__name__}")
         for estimator in estimators
         for instance, check in estimator_checks_generator(estimator)
         if check.func.__name__ != without

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 import skcompress
-from skcompress import PrunedNet, pruning, selection, training
+from skcompress import DistilledNet, PrunedNet, distillation, pruning, selection, training
 from skcompress._sklearn import StrOptions
+from skcompress.distillation.refusals import REFUSALS as DISTILLATION_REFUSALS
 from skcompress.pruning import CRITERIA
 from skcompress.pruning.pruned import DEFAULT_EPOCHS
 from skcompress.pruning.refusals import REFUSALS
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/user_guide/pruning.md").read_text(encoding="utf-8")
+DISTILLATION = (ROOT / "docs/user_guide/distillation.md").read_text(encoding="utf-8")
 DOCUMENTED = set(
     re.findall(
         r"^\.\. auto(?:class|data|function):: (?:\w+\.)*(\w+)$",
@@ -26,7 +28,11 @@ DOCUMENTED = set(
         re.MULTILINE,
     )
 )
-PUBLIC = {name for part in (skcompress, pruning, selection, training) for name in part.__all__}
+PUBLIC = {
+    name
+    for part in (skcompress, distillation, pruning, selection, training)
+    for name in part.__all__
+}
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC))
@@ -68,10 +74,22 @@ def test_guide_knows_the_default_epochs():
     assert [row.split("|")[-2].strip() for row in rows] == [str(DEFAULT_EPOCHS)]
 
 
+@pytest.mark.parametrize("name", DistilledNet.__init__.__kwdefaults__)
+def test_guide_to_distillation_mentions_every_parameter(name):
+    """Each parameter of DistilledNet stands in its user guide, in code type."""
+    assert re.search(rf"`{name}[`=]", DISTILLATION)
+
+
 @pytest.fixture(scope="module")
-def refusal_rows():
-    """Lines of the table that the build of the documentation generates, without markup."""
-    table = runpy.run_path(str(ROOT / "docs/conf.py"))["refusal_table"]()
+def generate():
+    """Return the function by which the build of the documentation makes a table."""
+    return runpy.run_path(str(ROOT / "docs/conf.py"))["refusal_table"]
+
+
+@pytest.fixture(scope="module")
+def refusal_rows(generate):
+    """Lines of the table of PrunedNet, without markup."""
+    table = generate(REFUSALS)
     return table.replace("`", "").splitlines()[2:]
 
 
@@ -89,6 +107,13 @@ def test_generated_table_has_nothing_else(refusal_rows):
 def test_guide_includes_the_generated_table():
     """The guide shows that table instead of one written by hand."""
     assert "```{include} ../generated/refusals.md\n```" in GUIDE
+
+
+def test_refusals_of_distillation_are_generated(generate):
+    """The table of DistilledNet is made, and shown, in the same way."""
+    rows = generate(DISTILLATION_REFUSALS).replace("`", "").splitlines()[2:]
+    assert rows == [f"| {r.combination} | {r.message} |" for r in DISTILLATION_REFUSALS]
+    assert "```{include} ../generated/refusals_distillation.md\n```" in DISTILLATION
 
 
 def test_documentation_builds_without_warnings(tmp_path):

@@ -47,6 +47,8 @@ class SeeingMLP(MLP):
 
 class SeeingNet(NeuralNetClassifier):
     def get_loss(self, y_pred, y_true, X=None, training=False):
+        # With sample weights or a teacher the rows are dicts of what travels together.
+        X = next(iter(X.values())) if isinstance(X, dict) else X
         see("training loss" if training else "other loss", X[:, 0])
         np.testing.assert_array_equal(Y[X[:, 0].long()], y_true)
         return super().get_loss(y_pred, y_true, X, training=training)

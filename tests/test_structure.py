@@ -14,6 +14,7 @@ GROUND = {
     "rows",
     "graph",
     "inputs",
+    "prediction",
     "probe",
     "refusals",
     "stubs",

@@ -4,14 +4,15 @@ A criterion is a function ``(net, X, y, sample_weight)`` that returns, for every
 weight, a non-negative tensor shaped like it; larger is more important. `net` is an initialized
 skorch net, `X` and `y` are the rows given to ``fit`` in the form that the net takes.
 It knows no layer type, no budget and no schedule; a unit's score is the sum over the weights
-that leave with it.
+that leave with it. A criterion of the loss has a keyword ``soft`` more: what a teacher says of
+the rows (SoftTargets), where one has a part in the loss.
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from skorch import NeuralNet
 from torch import Tensor
@@ -19,10 +20,11 @@ from torch import Tensor
 from ..activations import input_means
 from ..layers import weight_matrices
 from ..training.loop import Data, batch_losses, evenly_spaced
+from ..training.soft import SoftTargets
 from .obs import obs
 
 Scores = dict[str, Tensor]
-Criterion = Callable[[NeuralNet, Any, np.ndarray, np.ndarray | None], Scores]
+Criterion = Callable[..., Scores]
 
 FISHER_ROWS = 500
 TEMPERED_ROWS = 2048
@@ -41,12 +43,14 @@ def random(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     return {n: torch.rand_like(w) for n, w in weight_matrices(net.module_).items()}
 
 
-def gradient(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
+def gradient(
+    net: NeuralNet, X: Any, y: Any, sample_weight: Any, *, soft: SoftTargets | None = None
+) -> Scores:
     """First-order estimate of the change in loss: ``|w * dL/dw|``, L over all rows.
 
     Source: Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019.
     """
-    weights, data = weight_matrices(net.module_), Data(X, y, sample_weight)
+    weights, data = weight_matrices(net.module_), Data(X, y, sample_weight, soft)
     total, sums = 0.0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, weight in _gradients(net, data, weights):
         total += weight
@@ -55,7 +59,9 @@ def gradient(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     return {n: (w.detach() * sums[n] / total).abs() for n, w in weights.items()}
 
 
-def fisher(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
+def fisher(
+    net: NeuralNet, X: Any, y: Any, sample_weight: Any, *, soft: SoftTargets | None = None
+) -> Scores:
     """Second-order estimate of the change in loss: ``w^2 E[g^2] / 2``, g per row.
 
     The diagonal of the empirical Fisher information stands for the Hessian. At most 500
@@ -65,7 +71,7 @@ def fisher(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     prediction with dense networks and Fisher pruning", 2018.
     """
     weights = weight_matrices(net.module_)
-    data = evenly_spaced(Data(X, y, sample_weight), FISHER_ROWS)
+    data = evenly_spaced(Data(X, y, sample_weight, soft), FISHER_ROWS)
     total, sums = 0.0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, weight in _gradients(net, data, weights, batch_size=1):
         total += weight
@@ -82,6 +88,7 @@ def tempered_fisher(
     *,
     power: float = 0.35,
     decay: float = 0.998,
+    soft: SoftTargets | None = None,
 ) -> Scores:
     """Magnitude tempered by gradients: ``|w| (E[g^2])^power``, g per batch.
 
@@ -90,7 +97,7 @@ def tempered_fisher(
     ``functools.partial(tempered_fisher, power=0.5)`` is a criterion as well.
     """
     weights = weight_matrices(net.module_)
-    data = evenly_spaced(Data(X, y, sample_weight), TEMPERED_ROWS)
+    data = evenly_spaced(Data(X, y, sample_weight, soft), TEMPERED_ROWS)
     steps, means = 0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, _ in _gradients(net, data, weights):
         steps += 1
@@ -123,7 +130,8 @@ def activation(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
     """
     means = input_means(net, Data(X, y, sample_weight), torch.abs)
     return {
-        n: _per_input(means[n], w).expand_as(w) for n, w in weight_matrices(net.module_).items()
+        n: _per_input(means[n], w).expand_as(w).clone()
+        for n, w in weight_matrices(net.module_).items()
     }
 
 
@@ -148,7 +156,9 @@ def score(criterion: str | Criterion, net: NeuralNet, data: Data) -> Scores:
         If names, shapes or values are not what a criterion gives.
     """
     function = CRITERIA[criterion] if isinstance(criterion, str) else criterion
-    scores = function(net, data.X, data.y, data.sample_weight)
+    wanted = data.soft is not None and "soft" in inspect.signature(function).parameters
+    taught = {"soft": data.soft} if wanted else {}
+    scores = function(net, data.X, data.y, data.sample_weight, **taught)
     weights = weight_matrices(net.module_)
     if not isinstance(scores, dict) or set(scores) != set(weights):
         got = sorted(scores) if isinstance(scores, dict) else type(scores).__name__

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+from skorch import NeuralNet
 from torch import Tensor
 
+from ..activations import example_inputs
+from ..graph import trace
+from ..training.loop import Data
 from .budgets import Budget, Masks, Scores, n_of_m, select
 from .removal import consumer_masks
-from .units import Units
+from .units import Units, find_units
 
 Choose = Callable[[Scores, float], Masks]
 
@@ -149,6 +153,15 @@ class ChooseUnits:
 
 def _removing(removed: int, total: int) -> Budget:
     return Budget(sparsity=removed / total)
+
+
+def choose_units(
+    net: NeuralNet, data: Data, budget: Budget, scope: str, average: bool
+) -> ChooseUnits:
+    """Find the units of a net's module, to choose among them."""
+    args, kwargs = example_inputs(net, data)
+    units = find_units(trace(net.module_, args, kwargs, any_batch=False), args, kwargs)
+    return ChooseUnits(units, budget, scope, average)
 
 
 def unit_scores(scores: Scores, units: Units, average: bool = False) -> Tensor:

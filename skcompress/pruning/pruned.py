@@ -5,30 +5,28 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from skorch import NeuralNet
 from torch import Tensor
 
 from .._sklearn import Interval, StrOptions
 from ..activations import example_inputs, first_rows, visit_inputs
 from ..base import BaseCompressedNet
-from ..graph import trace
 from ..layers import transposed_groups, weight_matrices
 from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
 from ..training.loop import Data, retrain
 from ..training.nets import dense_net
+from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
 from .criteria import CRITERIA, Criterion
 from .equivalence import check_unchanged, output, try_removal
-from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
+from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_units, choose_weights
 from .obs import check_layers, compensate
 from .recovery import fine_tune_rate, learning_rate, start_anew
 from .refusals import BUDGETS, REFUSALS
-from .removal import remove_units
+from .removal import remaining_masks, remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
-from .units import Units, find_units
 
 DEFAULT_SPARSITY = 0.5
 DEFAULT_EPOCHS = 10
@@ -75,6 +73,12 @@ class PrunedNet(BaseCompressedNet):
     retrain_lr : float > 0, default=None
         First learning rate of retraining. None means the optimizer's own, and for "fine-tune" 5
         times as much if the optimizer divides by the size of the gradient, as Adam does.
+    distill : float in [0, 1], default=0.0
+        The dense net stays on as teacher while the net is pruned and retrained: the loss is
+        ``(1 - distill)`` of the net's own and `distill` of the divergence from the dense net
+        [4]_, or for a regressor of the squared difference.
+    distill_temperature : float > 0, default=None
+        Temperature of both nets in that divergence. None means 2.
     random_state : int, RandomState instance or None, default=None
         Seeds every stage. An integer gives the same bits at an equal number of threads.
     n_threads : int >= 1, default=None
@@ -122,6 +126,7 @@ class PrunedNet(BaseCompressedNet):
     .. [2] Michael Zhu and Suyog Gupta, "To prune, or not to prune", 2017.
     .. [3] A. Renda et al., "Comparing rewinding and fine-tuning in neural network pruning",
        ICLR 2020.
+    .. [4] G. Hinton et al., "Distilling the knowledge in a neural network", 2015.
 
     Examples
     --------
@@ -159,6 +164,8 @@ class PrunedNet(BaseCompressedNet):
         "recovery": [StrOptions({"fine-tune", "rewind", "scratch", "none"})],
         "retrain_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "retrain_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "distill": [Interval(Real, 0, 1, closed="both")],
+        "distill_temperature": [Interval(Real, 0, None, closed="neither"), None],
     }
     refusals: ClassVar[tuple[Refusal, ...]] = REFUSALS
 
@@ -176,6 +183,8 @@ class PrunedNet(BaseCompressedNet):
         recovery: str = "fine-tune",
         retrain_epochs: int | None = None,
         retrain_lr: float | None = None,
+        distill: float = 0.0,
+        distill_temperature: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
         verbose: int | bool = 0,
@@ -191,6 +200,8 @@ class PrunedNet(BaseCompressedNet):
         self.recovery = recovery
         self.retrain_epochs = retrain_epochs
         self.retrain_lr = retrain_lr
+        self.distill = distill
+        self.distill_temperature = distill_temperature
         self.random_state = random_state
         self.n_threads = n_threads
         self.verbose = verbose
@@ -199,6 +210,8 @@ class PrunedNet(BaseCompressedNet):
         weights = weight_matrices(net.module_)
         if self.recovery != "none":
             check_last_batch(net, data.X, len(data.y))
+        if self.distill:
+            check_taught(net, data)
         if self.criterion == "obs":
             check_layers(net, data)
         elif self.criterion in ("activation", "wanda"):
@@ -214,15 +227,18 @@ class PrunedNet(BaseCompressedNet):
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         inherited = getattr(self.estimator_, "masks_", {})
         # An inner stage may have removed units for good.
-        dense = weight_matrices(dense_net(self.estimator_).module_)
-        n_weights = sum(weight.numel() for weight in dense.values())
+        dense = dense_net(self.estimator_)
+        n_weights = sum(w.numel() for w in weight_matrices(dense.module_).values())
+        # Scores are by the net's own loss: that of its teacher is flat where it starts.
         pruner = Pruner(net, data, self.criterion, self._choice(net, data), inherited)
-        self._prune(pruner, seed)
+        taught = taught_by(dense, data, self.distill, self.distill_temperature)
+        self._prune(pruner, taught, seed)
         if self.recovery == "scratch":
             start_anew(net)
             pruner.apply()
-        if self.recovery == "scratch" or self.schedule == "one-shot":
-            self._recover(pruner, stage_seed(seed, "recovery"))
+        if self.recovery == "scratch" or (self.schedule == "one-shot" and self.recovery != "none"):
+            seed_generators(stage_seed(seed, "recovery"))
+            self._retrain(pruner, taught, pruner.apply)
         self.masks_ = pruner.masks
         if isinstance(pruner.choose, ChooseUnits):
             self.masks_ = self._shrink(net, data, pruner)
@@ -230,28 +246,22 @@ class PrunedNet(BaseCompressedNet):
 
     def _budget(self) -> Budget:
         given = {name: getattr(self, name) for name in BUDGETS}
-        if all(value is None for value in given.values()):
-            given["sparsity"] = DEFAULT_SPARSITY
-        return Budget(**given)
+        none = all(value is None for value in given.values())
+        return Budget(sparsity=DEFAULT_SPARSITY) if none else Budget(**given)
 
     def _choice(self, net: NeuralNet, data: Data) -> Choose:
         if self.granularity == "2:4":
             return choose_two_of_four(transposed_groups(net.module_))
         if self.granularity == "unit":
             average = self.criterion in ("activation", CRITERIA["activation"])
-            return ChooseUnits(self._units(net, data), self._budget(), self.scope, average)
+            return choose_units(net, data, self._budget(), self.scope, average)
         return choose_weights(self._budget(), self.scope)
 
-    def _units(self, net: NeuralNet, data: Data) -> Units:
-        args, kwargs = example_inputs(net, data)
-        graph = trace(net.module_, args, kwargs, any_batch=False)
-        return find_units(graph, args, kwargs)
-
-    def _prune(self, pruner: Pruner, seed: int) -> None:
+    def _prune(self, pruner: Pruner, taught: Data, seed: int) -> None:
         """Set the masks, in one shot or by a schedule while the net trains."""
         seed_generators(stage_seed(seed, "prune"))
         if self.schedule != "one-shot":
-            self._retrain(pruner, SCHEDULES[self.schedule](pruner))
+            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner))
             return
         weights = weight_matrices(pruner.net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -259,19 +269,13 @@ class PrunedNet(BaseCompressedNet):
         if self.criterion == "obs":
             compensate(pruner.net, pruner.data, dense, pruner.masks)
 
-    def _recover(self, pruner: Pruner, seed: int) -> None:
-        """Train what stays, under fixed masks."""
-        if self.recovery != "none":
-            seed_generators(seed)
-            self._retrain(pruner, pruner.apply)
-
-    def _retrain(self, pruner: Pruner, after_step: Callable[[float], None]) -> None:
+    def _retrain(self, pruner: Pruner, data: Data, after_step: Callable[[float], None]) -> None:
         epochs = self.retrain_epochs
         if epochs is None:
             epochs = pruner.net.max_epochs if self.recovery == "scratch" else DEFAULT_EPOCHS
         retrain(
             pruner.net,
-            pruner.data,
+            data,
             epochs=epochs,
             lr=self.retrain_lr,
             rate=learning_rate(
@@ -290,11 +294,4 @@ class PrunedNet(BaseCompressedNet):
         before = output(net.module_, args, kwargs)
         kept = remove_units(net.module_, choose.units, choose.alive)
         check_unchanged(net.module_, before, args, kwargs, kept)
-        masks = {}
-        for name, weight in weight_matrices(net.module_).items():
-            stays = pruner.inherited.get(name)
-            if stays is None:
-                masks[name] = torch.ones(weight.shape, dtype=torch.bool)
-            else:
-                masks[name] = stays[kept[name]].view(weight.shape) if name in kept else stays
-        return masks
+        return remaining_masks(net.module_, pruner.inherited, kept)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..refusals import COMMON, Refusal
+from ..refusals import COMMON, DISTILL, Refusal
 from ..training.nets import is_frozen, stages
 from .recovery import CONSTANT_RATE, has_schedule
 
@@ -10,6 +10,7 @@ BUDGETS = ("sparsity", "threshold", "max_weights")
 
 REFUSALS = (
     *COMMON,
+    *DISTILL,
     Refusal(
         "two of sparsity, threshold and max_weights",
         lambda p, net: sum(getattr(p, b) is not None for b in BUDGETS) > 1,
@@ -78,6 +79,12 @@ REFUSALS = (
         " recovery='fine-tune'.",
     ),
     Refusal(
+        "distill with recovery='none'",
+        lambda p, net: p.distill > 0 and p.recovery == "none" and p.schedule == "one-shot",
+        "distill= lets the dense net teach while the pruned net is retrained, and recovery='none'"
+        " does not retrain. Leave distill=0.0, or use recovery='fine-tune'.",
+    ),
+    Refusal(
         "recovery='rewind' with retrain_lr",
         lambda p, net: p.recovery == "rewind" and p.retrain_lr is not None,
         "recovery='rewind' takes its rates from the dense fit. Leave retrain_lr at None, or use"
@@ -106,7 +113,7 @@ REFUSALS = (
     Refusal(
         "a quantized net",
         lambda p, net: any(getattr(stage, "quantizes", False) for stage in stages(p.estimator)),
-        "Retraining after pruning would move quantized weights off their levels. Prune first, and"
-        " quantize what is left: QuantizedNet(PrunedNet(net)).",
+        "Retraining after pruning would move quantized weights off their levels. Wrap them the"
+        " other way round: QuantizedNet(PrunedNet(net)).",
     ),
 )

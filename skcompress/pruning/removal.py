@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ..layers import weight_matrices
 from .attention import keep_heads
 from .units import Units
 
@@ -111,3 +112,27 @@ def _set_channels(layer: _ConvNd) -> None:
         layer.groups = layer.in_channels = layer.out_channels = rows
     else:
         layer.out_channels, layer.in_channels = rows, columns
+
+
+def remaining_masks(
+    module: nn.Module, inherited: dict[str, Tensor], kept: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the masks of a smaller module: all stays but what an earlier stage pruned.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        After :func:`remove_units`.
+    inherited : dict of bool Tensor
+        What an earlier stage left of each weight, in its old shape.
+    kept : dict of bool Tensor
+        What :func:`remove_units` returned.
+    """
+    masks = {}
+    for name, weight in weight_matrices(module).items():
+        stays = inherited.get(name)
+        if stays is None:
+            masks[name] = torch.ones(weight.shape, dtype=torch.bool)
+        else:
+            masks[name] = stays[kept[name]].view(weight.shape) if name in kept else stays
+    return masks

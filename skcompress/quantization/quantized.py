@@ -17,6 +17,8 @@ from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
 from ..training.loop import Data, evenly_spaced, retrain
+from ..training.nets import dense_net
+from ..training.teaching import check_taught, taught_by
 from .allocation import allocate
 from .batch_norm import fold, recalibrate
 from .formats import FORMATS
@@ -66,6 +68,12 @@ class QuantizedNet(BaseCompressedNet):
         Epochs of training with rounded weights, by the straight-through estimator.
     retrain_lr : float > 0, default=None
         First learning rate of that training, which falls as a cosine; None takes the optimizer's.
+    distill : float in [0, 1], default=0.0
+        The dense net stays on as teacher in that training: the loss is ``(1 - distill)`` of the
+        net's own and `distill` of the divergence from the dense net [4]_, or for a regressor of
+        the squared difference.
+    distill_temperature : float > 0, default=None
+        Temperature of both nets in that divergence. None means 2.
     max_bytes : int >= 1, default=None
         Only with ``bits="auto"``: bytes that all parameters and buffers may take.
     max_loss : float >= 0, default=None
@@ -113,6 +121,8 @@ class QuantizedNet(BaseCompressedNet):
        integer-arithmetic-only inference", CVPR 2018.
     .. [2] S. Han et al., "Deep compression", ICLR 2016.
     .. [3] E. Frantar et al., "GPTQ", ICLR 2023.
+    .. [4] G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a neural network",
+       2015.
 
     Examples
     --------
@@ -150,6 +160,8 @@ class QuantizedNet(BaseCompressedNet):
         "batch_norm": [StrOptions({"recalibrate", "fold", "keep"})],
         "retrain_epochs": [Interval(Integral, 0, None, closed="left")],
         "retrain_lr": [Interval(Real, 0, None, closed="neither"), None],
+        "distill": [Interval(Real, 0, 1, closed="both")],
+        "distill_temperature": [Interval(Real, 0, None, closed="neither"), None],
         "max_bytes": [Interval(Integral, 1, None, closed="left"), None],
         "max_loss": [Interval(Real, 0, None, closed="left"), None],
     }
@@ -168,6 +180,8 @@ class QuantizedNet(BaseCompressedNet):
         batch_norm: str = "recalibrate",
         retrain_epochs: int = 0,
         retrain_lr: float | None = None,
+        distill: float = 0.0,
+        distill_temperature: float | None = None,
         max_bytes: int | None = None,
         max_loss: float | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -184,6 +198,8 @@ class QuantizedNet(BaseCompressedNet):
         self.batch_norm = batch_norm
         self.retrain_epochs = retrain_epochs
         self.retrain_lr = retrain_lr
+        self.distill = distill
+        self.distill_temperature = distill_temperature
         self.max_bytes = max_bytes
         self.max_loss = max_loss
         self.random_state = random_state
@@ -194,6 +210,8 @@ class QuantizedNet(BaseCompressedNet):
         weight_matrices(net.module_)
         if self.retrain_epochs:
             check_last_batch(net, data.X, len(data.y))
+        if self.distill:
+            check_taught(net, data)
         if self.rounding == "reconstruct":
             second_moments(net, first_rows(data))
         elif self.activations is not None:
@@ -264,9 +282,10 @@ class QuantizedNet(BaseCompressedNet):
         """Train with rounded weights."""
         seed_generators(seed)
         hook = StraightThrough(net, self.quantized_)
+        teacher = dense_net(self.estimator_)
         retrain(
             net,
-            data,
+            taught_by(teacher, data, self.distill, self.distill_temperature),
             epochs=self.retrain_epochs,
             lr=self.retrain_lr,
             after_step=hook,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..refusals import COMMON, Refusal
+from ..refusals import COMMON, DISTILL, Refusal
 from ..training.nets import stages
 from .formats import FORMATS
 
@@ -24,6 +24,7 @@ def widths_table() -> str:
 
 REFUSALS = (
     *COMMON,
+    *DISTILL,
     Refusal(
         "bits that the format does not come in",
         lambda q, net: _wrong_width(q),
@@ -81,6 +82,12 @@ REFUSALS = (
         lambda q, net: q.retrain_lr is not None and not q.retrain_epochs,
         "retrain_lr= has no meaning without retraining. Set retrain_epochs to 1 or more, or leave"
         " retrain_lr out.",
+    ),
+    Refusal(
+        "distill without retrain_epochs",
+        lambda q, net: q.distill > 0 and not q.retrain_epochs,
+        "distill= lets the dense net teach while the rounded net is retrained. Set retrain_epochs"
+        " to 1 or more, or leave distill out.",
     ),
     Refusal(
         "a net that is quantized already",

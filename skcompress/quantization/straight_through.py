@@ -42,12 +42,19 @@ class StraightThrough:
 
     def __init__(self, net: NeuralNet, quantized: Quantized) -> None:
         self.weights = weight_matrices(net.module_)
-        self.behind = {name: self.weights[name].detach().clone() for name in quantized}
+        dense = {name: self.weights[name].detach().clone() for name in quantized}
         set_weights(net, quantized)
         self.rounded = {name: self.weights[name].detach().clone() for name in quantized}
+        self.behind = {n: self._start(t, dense[n]) for n, t in quantized.items()}
         self.quantized = quantized
         self.codes = {n: t.codes for n, t in quantized.items() if t.format == "codebook"}
         self.centres = {name: quantized[name].grid.levels for name in self.codes}
+
+    def _start(self, tensor: QuantizedTensor, weight: Tensor) -> Tensor:
+        """Return a weight that rounds to the codes of a tensor: itself, where it does."""
+        rows = tensor.grid.encode(to_rows(weight, tensor.granularity))
+        nearest = from_rows(rows, weight.shape, tensor.granularity) == tensor.codes
+        return torch.where(nearest, weight, tensor.dequantize())
 
     @torch.no_grad()
     def __call__(self, progress: float) -> None:

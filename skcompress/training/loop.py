@@ -16,6 +16,7 @@ from torch import Tensor
 from .finite import check_retrained
 from .iterators import array_iterators
 from .shapes import set_shapes, without_shape_setters
+from .soft import SoftTargets
 from .steps import steps
 from .weights import SampleWeights, attach_weights, mean_divisor, weighted_loss
 
@@ -34,16 +35,30 @@ class Data:
         Encoded targets.
     sample_weight : ndarray of shape (n_samples,) or None
         Positive weights of the rows, in the module's floating type.
+    soft : SoftTargets or None
+        What a teacher says of the rows, in the module's floating type.
     """
 
     X: Any
     y: np.ndarray
     sample_weight: np.ndarray | None = None
+    soft: SoftTargets | None = None
 
     @property
     def inputs(self) -> Any:
-        """`X` for the net, with the sample weights attached where there are any."""
-        return attach_weights(self.X, self.sample_weight)
+        """`X` for the net, with weights and soft targets attached where there are any."""
+        return attach_weights(self.X, self.sample_weight, self.soft)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the net's own loss is all there is to the rows."""
+        return self.sample_weight is None and self.soft is None
+
+    def take(self, rows: np.ndarray) -> "Data":
+        """Keep some rows, with all that belongs to them."""
+        weights = None if self.sample_weight is None else self.sample_weight[rows]
+        soft = None if self.soft is None else self.soft.take(rows)
+        return Data(multi_indexing(self.X, rows), self.y[rows], weights, soft)
 
 
 def evenly_spaced(data: Data, n_rows: int) -> Data:
@@ -51,25 +66,23 @@ def evenly_spaced(data: Data, n_rows: int) -> Data:
     n_samples = get_len(data.X)
     if n_samples <= n_rows:
         return data
-    rows = np.linspace(0, n_samples - 1, n_rows).astype(np.int64)
-    weights = None if data.sample_weight is None else data.sample_weight[rows]
-    return Data(multi_indexing(data.X, rows), data.y[rows], weights)
+    return data.take(np.linspace(0, n_samples - 1, n_rows).astype(np.int64))
 
 
 def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
-    """Fit a skorch net in place by its own ``fit``, with sample weights where there are any.
+    """Fit a skorch net in place by its own ``fit``, with weights and a teacher if there are any.
 
     Batches come from the arrays where a DataLoader would give the same ones.
     """
     set_shapes(net, data.X, data.y)
-    if data.sample_weight is None:
+    if data.plain:
         with array_iterators(net):
             return net.fit(data.X, data.y)
     if net.callbacks == "disable":
         for name, _ in net.get_default_callbacks():
             setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
-    net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights())]
+    net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights(data.soft))]
     with array_iterators(net):
         return net.fit(data.inputs, data.y)
 
@@ -144,8 +157,8 @@ def retrain(
 
 
 def maybe_weighted(net: NeuralNet, data: Data) -> contextlib.AbstractContextManager[None]:
-    """Weigh the loss if `data` has sample weights."""
-    return contextlib.nullcontext() if data.sample_weight is None else weighted_loss(net)
+    """Weigh the loss and add the teacher's, if `data` has sample weights or soft targets."""
+    return contextlib.nullcontext() if data.plain else weighted_loss(net, data.soft)
 
 
 def batches(net: NeuralNet, data: Data, batch_size: int | None = None) -> Iterator[Any]:

@@ -1,9 +1,9 @@
-"""Sample weights for a skorch net, which has none of its own.
+"""Sample weights and soft targets for a skorch net, which has neither of its own.
 
-The weights travel with the rows, as one more input of the module, so that any iterator,
-shuffling or internal split keeps them aligned. A hook takes them out again before the module
-sees them, and another turns the unreduced loss into the weighted mean. Any skorch subclass
-that calls ``self.criterion_`` in ``get_loss`` is served.
+They travel with the rows, as more inputs of the module, so that any iterator, shuffling or
+internal split keeps them aligned. A hook takes them out again before the module sees them, and
+another turns the unreduced loss into the weighted mean, with the soft part where there is one.
+Any skorch subclass that calls ``self.criterion_`` in ``get_loss`` is served.
 """
 
 import contextlib
@@ -17,12 +17,17 @@ from skorch.callbacks import Callback
 from skorch.helper import SliceDict
 from torch import Tensor, nn
 
-_X = "skcompress_X"
-_WEIGHT = "skcompress_sample_weight"
+from .soft import ALPHA, HINT, TARGET, SoftTargets, similarity_loss
+
+_OURS = "skcompress_"
+_X = _OURS + "X"
+_WEIGHT = _OURS + "sample_weight"
 
 
-def attach_weights(X: Any, sample_weight: np.ndarray | None) -> Any:
-    """Put the weights beside the rows; without weights, return `X` itself.
+def attach_weights(
+    X: Any, sample_weight: np.ndarray | None, soft: SoftTargets | None = None
+) -> Any:
+    """Put weights and soft targets beside the rows; with neither, return `X` itself.
 
     Parameters
     ----------
@@ -30,68 +35,137 @@ def attach_weights(X: Any, sample_weight: np.ndarray | None) -> Any:
         What the module takes.
     sample_weight : ndarray of shape (n_samples,) or None
         Positive weights, in the module's floating type.
+    soft : SoftTargets or None, default=None
+        In the module's floating type.
 
     Returns
     -------
     X or SliceDict
         Inputs for a net inside :func:`weighted_loss`.
     """
-    if sample_weight is None:
+    if sample_weight is None and soft is None:
         return X
     inputs = dict(X) if isinstance(X, Mapping) else {_X: X}
-    return SliceDict(**inputs, **{_WEIGHT: sample_weight})
+    beside = {} if sample_weight is None else {_WEIGHT: sample_weight}
+    return SliceDict(**inputs, **beside, **({} if soft is None else soft.columns()))
 
 
 @contextlib.contextmanager
-def weighted_loss(net: NeuralNet) -> Iterator[None]:
+def weighted_loss(net: NeuralNet, soft: SoftTargets | None = None) -> Iterator[None]:
     """Make an initialized net's criterion the weighted mean over rows of :func:`attach_weights`.
 
-    A criterion that sums goes on summing. Rows without weights count as ever.
+    A criterion that sums goes on summing. Rows without weights count as ever, and rows without
+    soft targets, such as those of a validation set of the user's own, have their hard loss alone.
+
+    Parameters
+    ----------
+    soft : SoftTargets or None, default=None
+        How the soft targets that travel with the rows are compared; None where none do.
 
     Raises
     ------
     ValueError
         If the criterion has no ``reduction`` to switch off, or if the net's loss never called
-        the criterion, so that the weights had no effect.
+        the criterion, so that weights and targets had no effect.
     """
-    criterion = net.criterion_
-    current: dict[str, Tensor | None] = {}
+    criterion, rows = net.criterion_, _RowLosses(soft)
     if not hasattr(criterion, "reduction"):
         raise ValueError(
-            f"sample_weight needs a criterion with a `reduction` attribute, as torch's own have;"
+            f"{rows.what} needs a criterion with a `reduction` attribute, as torch's own have;"
             f" got {type(criterion).__name__}. Give it one that honours reduction='none', or"
-            " leave sample_weight out."
+            f" {rows.without}."
         )
-
-    def take_weights(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
-        kwargs = dict(kwargs)
-        current["weight"] = kwargs.pop(_WEIGHT, None)
-        return ((kwargs.pop(_X),) if _X in kwargs else args), kwargs
-
-    def weighted_mean(module: nn.Module, args: tuple, losses: Tensor) -> Tensor:
-        current["reduced"] = losses
-        weight = current["weight"]
-        weight = losses.new_ones(len(losses)) if weight is None else weight
-        weight = weight.reshape(-1, *[1] * (losses.dim() - 1)).expand_as(losses)
-        total = (losses * weight).sum()
-        return total if reduction == "sum" else total / _norm(criterion, args[1], weight)
-
+    layers = [] if soft is None else list(soft.hints)
     handles = [
-        net.module_.register_forward_pre_hook(take_weights, with_kwargs=True),
-        criterion.register_forward_hook(weighted_mean),
+        net.module_.register_forward_pre_hook(rows.take_columns, with_kwargs=True),
+        criterion.register_forward_hook(rows.reduce),
+        *(net.module_.get_submodule(n).register_forward_hook(rows.remember(n)) for n in layers),
     ]
-    reduction, criterion.reduction = criterion.reduction, "none"
+    rows.reduction, criterion.reduction = criterion.reduction, "none"
     try:
         yield
     finally:
-        criterion.reduction = reduction
+        criterion.reduction = rows.reduction
         for handle in handles:
             handle.remove()
-    if "weight" in current and "reduced" not in current:
+    if rows.entered and not rows.reduced:
         raise ValueError(
-            f"sample_weight has no effect: get_loss of {type(net).__name__} never calls"
-            " criterion_. Compute its loss through self.criterion_, or leave sample_weight out."
+            f"{rows.what} has no effect: get_loss of {type(net).__name__} never calls"
+            f" criterion_. Compute its loss through self.criterion_, or {rows.without}."
         )
+
+
+class _RowLosses:
+    """What the hooks of :func:`weighted_loss` hand each other: the columns of the batch."""
+
+    def __init__(self, soft: SoftTargets | None) -> None:
+        self.soft = soft
+        self.columns: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self.reduction = "mean"
+        self.entered = self.reduced = False
+        taught = soft is not None
+        self.what = "The teacher" if taught else "sample_weight"
+        self.without = "train it without a teacher" if taught else "leave sample_weight out"
+
+    def take_columns(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Take out what travels with the rows, before the module sees them."""
+        self.entered = True
+        self.columns = {name: v for name, v in kwargs.items() if name.startswith(_OURS)}
+        left = {name: value for name, value in kwargs.items() if name not in self.columns}
+        return ((self.columns.pop(_X),) if _X in self.columns else args), left
+
+    def remember(self, layer: str) -> Any:
+        """Return a hook that keeps the output of a layer; of several passes, the last."""
+
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            self.outputs[layer] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    def reduce(self, criterion: nn.Module, args: tuple, losses: Tensor) -> Tensor:
+        """Average or sum what the criterion gives for each row."""
+        self.reduced = True
+        weight = self.columns.get(_WEIGHT)
+        weight = losses.new_ones(len(losses)) if weight is None else weight
+        if self.soft is not None and TARGET in self.columns:
+            return self._mixed(criterion, args, losses, weight)
+        weight = _beside(weight, losses)
+        total = (losses * weight).sum()
+        if self.reduction == "sum":
+            return total
+        return total / _norm(criterion, args[1], weight)
+
+    def _mixed(self, criterion: nn.Module, args: tuple, losses: Tensor, weight: Tensor) -> Tensor:
+        """Mix hard and soft losses by alpha, row by row."""
+        assert self.soft is not None
+        soft = self.soft.losses(criterion, args[0], self.columns[TARGET])
+        alpha = self.columns[ALPHA].to(losses.dtype)
+        for_hard = _beside(weight * (1 - alpha), losses)
+        for_soft = _beside(weight * alpha, soft)
+        hard_total, soft_total = (losses * for_hard).sum(), (soft * for_soft).sum()
+        hints = self._hints(weight)
+        if self.reduction == "sum":
+            return hard_total + soft_total + weight.sum() * hints
+        # Each part is a mean of its own, so that weights of classes change no proportions.
+        # No row may have a hard loss: zero divided by something is zero.
+        norm = _norm(criterion, args[1], for_hard).clamp_min(torch.finfo(losses.dtype).tiny)
+        hard = hard_total * (for_hard.sum() / norm) / _beside(weight, losses).sum()
+        return hard + soft_total / _beside(weight, soft).sum() + hints
+
+    def _hints(self, weight: Tensor) -> Tensor:
+        assert self.soft is not None
+        total = weight.new_zeros(())
+        for layer in self.soft.hints:
+            own = self.outputs[layer]
+            taught = self.columns[HINT + layer].to(own.dtype)
+            total = total + similarity_loss(own, taught, weight)
+        return self.soft.hint_weight * total
+
+
+def _beside(weight: Tensor, losses: Tensor) -> Tensor:
+    """Repeat a weight for each of the losses that a row has."""
+    return weight.reshape(-1, *[1] * (losses.dim() - 1)).expand_as(losses)
 
 
 def mean_divisor(criterion: nn.Module, Xi: Any, yi: Tensor) -> float:
@@ -115,12 +189,17 @@ def _norm(criterion: nn.Module, y: Tensor, weight: Tensor) -> Tensor:
 class SampleWeights(Callback):
     """Keep :func:`weighted_loss` switched on while a net trains."""
 
+    def __init__(self, soft: SoftTargets | None = None) -> None:
+        self.soft = soft
+
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Switch the weighted loss on."""
-        self.context_ = weighted_loss(net)
+        self.context_ = weighted_loss(net, self.soft)
         self.context_.__enter__()
 
     def on_train_end(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Switch it off."""
         self.context_.__exit__(None, None, None)
         del self.context_
+        # A copy of the net's callbacks need not copy all the targets.
+        self.soft = None

@@ -112,6 +112,18 @@ VALUES = {
         ([None, 0.01, 0.02], {"schedule": "projected"}, weights),
         ([None, 0.01, 0.02], {"recovery": "scratch"}, weights),
     ],
+    "distill": [
+        ([0.0, 0.3, 1.0], {}, weights),
+        ([0.0, 0.3, 1.0], {"schedule": "gradual"}, weights),
+        ([0.0, 0.3, 1.0], {"schedule": "projected"}, weights),
+        ([0.0, 0.3, 1.0], {"recovery": "scratch"}, weights),
+        ([0.0, 0.3, 1.0], {"recovery": "rewind"}, weights),
+        ([0.0, 0.3], {"granularity": "unit"}, weights),
+    ],
+    "distill_temperature": [
+        ([None, 1.0, 4.0], {"distill": 0.5}, weights),
+        ([None, 1.0, 4.0], {"distill": 0.5, "schedule": "gradual"}, weights),
+    ],
     "random_state": [
         ([0, 1, 2], {}, weights),
         ([0, 1], {"recovery": "none", "criterion": "random"}, masks),

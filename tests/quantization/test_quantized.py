@@ -111,10 +111,14 @@ DIFFERENT = {
     "batch_norm": ["recalibrate", "fold", "keep"],
     "retrain_epochs": [0, 1, 3],
     "retrain_lr": [None, 0.05, 0.2],
+    "distill": [0.0, 0.5, 1.0],
+    "distill_temperature": [None, 1.0, 4.0],
 }
 BESIDE = {"format": {"bits": 4}, "granularity": {"bits": 3}, "scale": {"bits": 4},
           "rounding": {"bits": 2}, "batch_norm": {"bits": 3}, "retrain_epochs": {"bits": 3},
-          "retrain_lr": {"bits": 3, "retrain_epochs": 2}}  # fmt: skip
+          "retrain_lr": {"bits": 3, "retrain_epochs": 2},
+          "distill": {"bits": 3, "retrain_epochs": 2},
+          "distill_temperature": {"bits": 3, "retrain_epochs": 2, "distill": 0.7}}  # fmt: skip
 
 
 @pytest.mark.parametrize("parameter", DIFFERENT)

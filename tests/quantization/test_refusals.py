@@ -4,7 +4,7 @@ from sklearn.frozen import FrozenEstimator
 from skcompress import PrunedNet, QuantizedNet
 from skcompress.quantization.refusals import REFUSALS
 from tests.contract_modules import Classifier as Never
-from tests.contract_modules import NeverTrained, blobs, classifier
+from tests.contract_modules import NeverTrained, Regressor, blobs, classifier, regressor
 
 X, Y = blobs(30)
 
@@ -23,6 +23,8 @@ CASES = {
     ),
     "activations with 16 bits": ({"bits": 16, "activations": "dynamic"}, {}),
     "activations with groups": ({"granularity": 4, "activations": "dynamic"}, {}),
+    "distill_temperature without distill": ({"distill_temperature": 2.0}, {}),
+    "distill without retrain_epochs": ({"distill": 0.5}, {}),
     "retrain_lr without retrain_epochs": ({"retrain_lr": 0.1}, {}),
 }  # fmt: skip
 
@@ -32,6 +34,9 @@ def test_every_refusal(refusal):
     """Each is raised with its own message, before any training."""
     if refusal.combination == "a net that is quantized already":
         estimator = QuantizedNet(QuantizedNet(classifier(Never)))
+    elif refusal.combination == "distill_temperature with a regressor":
+        parameters = {"retrain_epochs": 1, "distill": 0.5, "distill_temperature": 2.0}
+        estimator = QuantizedNet(regressor(Regressor), **parameters)
     else:
         parameters, settings = CASES[refusal.combination]
         estimator = QuantizedNet(classifier(Never, **settings), **parameters)
@@ -46,14 +51,14 @@ def test_rounding_twice_is_refused_at_any_depth():
     inner = QuantizedNet(classifier(), random_state=0).fit(X, Y)
     for estimator in (QuantizedNet(FrozenEstimator(inner)), PrunedNet(FrozenEstimator(inner)),
                       PrunedNet(QuantizedNet(classifier(Never)))):  # fmt: skip
-        with pytest.raises(ValueError, match="quantize"):
+        with pytest.raises(ValueError, match="quantized"):
             estimator.fit(X, Y)
 
 
 BAD = {
     "bits": 9, "format": "float", "granularity": 1, "scale": 0.0, "rounding": "up",
     "activations": "int8", "batch_norm": "drop", "retrain_epochs": -1, "retrain_lr": 0.0,
-    "max_bytes": 0, "max_loss": -1.0,
+    "max_bytes": 0, "max_loss": -1.0, "distill": 1.1, "distill_temperature": 0.0,
 }  # fmt: skip
 
 

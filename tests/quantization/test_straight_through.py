@@ -64,6 +64,19 @@ def test_it_is_the_straight_through_estimator():
             torch.testing.assert_close(bias, reference.get_parameter(name))
 
 
+def test_it_starts_from_the_codes_that_it_is_given():
+    """Also where reconstruction chose other levels than the nearest."""
+    net, _, nearest = problem()
+    quantized = {}
+    for name, weight in weight_matrices(net.module_).items():
+        moment = torch.eye(weight.shape[1]).double() + 5
+        quantized[name] = quantize(weight, bits=3, mask=nearest[name].mask, moment=moment)
+    assert any((q.codes != nearest[name].codes).any() for name, q in quantized.items())
+    hook = StraightThrough(net, quantized)
+    for name, tensor in hook.result().items():
+        assert torch.equal(tensor.codes, quantized[name].codes)
+
+
 def test_weights_move_though_their_codes_do_not_yet():
     """Steps too small to reach the next level add up."""
     net, data, quantized = problem(bits=2, batch_size=-1)

@@ -51,9 +51,11 @@ class OwnIterator(NeuralNetClassifier):
 
 
 class Spy(Callback):
-    """Remember the iterators and a copy of the net as a checkpoint would."""
+    """Remember the iterators of the first epoch, and copies as a checkpoint would make them."""
 
     def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        if len(net.history) > 1:
+            return
         self.iterators_ = [net.get_iterator(dataset_train, training=t) for t in (True, False)]
         self.copies_ = [copy.deepcopy(net), pickle.loads(pickle.dumps(net)), clone(net)]
 

@@ -7,9 +7,8 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegr
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn, optim
 
-from skcompress.training import steps as steps_module
 from skcompress.training.loop import Data, retrain
-from skcompress.training.steps import ShortStep, joined, steps
+from skcompress.training.steps import ShortStep, steps
 from tests.contract_modules import CNN, MLP, Recurrent, TwoInputs, blobs, line
 
 N = 70
@@ -102,7 +101,7 @@ CASES = {
     "Adagrad": (MLP, CE, optim.Adagrad, "labels", WIDE),
     "Adam, fused": (MLP, CE, ADAM, "labels", {**WIDE, "optimizer__fused": True}),
     "Adam, foreach": (MLP, CE, ADAM, "labels", {**WIDE, "optimizer__foreach": True}),
-    "LBFGS": (MLP, CE, optim.LBFGS, "labels", WIDE),
+    "LBFGS": (MLP, CE, optim.LBFGS, "labels", {**WIDE, "optimizer__max_iter": 2}),
     "SGD": (MLP, CE, SGD, "labels", WIDE),
     "SGD, momentum": (MLP, CE, SGD, "labels", {**WIDE, **MOMENTUM}),
     "SGD, Nesterov": (MLP, CE, SGD, "labels", WIDE | MOMENTUM | {"optimizer__nesterov": True}),
@@ -286,21 +285,3 @@ def test_parameters_get_their_memory_back():
     assert all(p.untyped_storage().size() == p.nbytes for p in params)
     given = [p for group in net.optimizer_.param_groups for p in group["params"]]
     assert {id(p) for p in given} == {id(p) for p in params}
-
-
-def test_parameters_begin_where_tensors_do():
-    """Joined parameters begin at multiples of 64 bytes from the first."""
-    params = [nn.Parameter(torch.full((n,), float(n))) for n in (1, 17, 5)]
-    with joined(optim.SGD(params)) as parameters:
-        places = [p.data_ptr() - params[0].data_ptr() for p in params]
-        assert places == [0, 64, 192]
-        assert [p[0].item() for p in params] == [1, 17, 5]
-        assert len(parameters.optimizer.param_groups[0]["params"]) == 1
-
-
-def test_half_precision_is_left_alone():
-    """Only float32 and float64 are joined, and parameters of one type."""
-    params = [nn.Parameter(torch.ones(3, dtype=d)) for d in (torch.float32, torch.float64)]
-    for group in (params, [p.half() for p in params]):
-        assert not steps_module._can_join({"params": group})
-    assert steps_module._can_join({"params": params[:1]})

@@ -1,0 +1,84 @@
+"""What a fitted compressed net does: predict and score."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
+
+from . import inputs
+from .training.iterators import for_prediction
+
+
+def _is_classifier(self: "PredictionMixin") -> bool:
+    """Only classifiers have ``predict_proba``."""
+    return is_classifier(self)
+
+
+class PredictionMixin:
+    """Predict with ``net_``, in the terms of the rows that ``fit`` was given."""
+
+    net_: NeuralNet
+    classes_: np.ndarray
+    target_ndim_: int
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict with the compressed net.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+            Class labels as they were given to ``fit``, or numbers.
+        """
+        X = self._check_new(X)
+        predicted = for_prediction(self.net_, X).predict(X)
+        if is_classifier(self):
+            return self.classes_[predicted.astype(np.int64)]
+        return predicted.ravel() if self.target_ndim_ == 1 else predicted
+
+    @available_if(_is_classifier)
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Predict class probabilities with the compressed net.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``.
+        """
+        X = self._check_new(X)
+        return for_prediction(self.net_, X).predict_proba(X)
+
+    def _check_new(self, X: Any) -> Any:
+        check_is_fitted(self)
+        X = inputs.check_inputs(self, X, reset=False)
+        return inputs.to_dtype(X, self.net_.module_)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of a classifier, or a regressor's coefficient of determination.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), dict of arrays or SliceDataset
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            What `X` should give.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the rows.
+
+        Returns
+        -------
+        score : float
+            At most 1.
+        """
+        metric = accuracy_score if is_classifier(self) else r2_score
+        return float(metric(inputs.as_target(y), self.predict(X), sample_weight=sample_weight))
