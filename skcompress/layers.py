@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 from torch.nn import Parameter
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 WEIGHT_PREFIXES = {
@@ -63,6 +63,17 @@ def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
             " weights of Linear, Conv, RNN, GRU, LSTM and MultiheadAttention."
         )
     return weights
+
+
+def transposed_groups(module: nn.Module) -> dict[str, int]:
+    """Return the numbers of groups of transposed convolutions, by the names of their weights.
+
+    Those weights have their inputs, of all groups, along the first dimension.
+    """
+    owners = {
+        name: module.get_submodule(name.rpartition(".")[0]) for name in weight_matrices(module)
+    }
+    return {n: layer.groups for n, layer in owners.items() if isinstance(layer, _ConvTransposeNd)}
 
 
 def _prefixes(layer: nn.Module) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from skcompress.layers import weight_matrices
+from skcompress.layers import transposed_groups, weight_matrices
 from tests.pruning_modules import Attention, Encoder, Recurrent, Tied
 
 
@@ -124,6 +124,15 @@ def test_computed_biases_and_embeddings():
 def test_the_advice_works(remove):
     """What the errors say gives a plain weight."""
     assert list(weight_matrices(remove())) == ["weight"]
+
+
+def test_transposed_groups():
+    """Transposed convolutions are the ones whose inputs come first."""
+    module = nn.Sequential(
+        nn.ConvTranspose2d(4, 6, 3, groups=2), nn.Conv2d(6, 6, 3, groups=3), nn.Linear(2, 3),
+        nn.ConvTranspose1d(4, 6, 3),
+    )  # fmt: skip
+    assert transposed_groups(module) == {"0.weight": 2, "3.weight": 1}
 
 
 def test_nothing_prunable():

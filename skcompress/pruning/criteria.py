@@ -121,15 +121,16 @@ def wanda(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
 
 
 def activation(net: NeuralNet, X: Any, y: Any, sample_weight: Any) -> Scores:
-    """Mean absolute activation of the unit that feeds a weight, shared among its outputs.
+    """Mean absolute activation that a weight reads.
 
-    Summed over the weights that leave a unit, it is the unit's mean absolute activation.
+    The score of a unit is the mean, not the sum, over the weights that read it: its mean absolute
+    activation, however many layers and columns read it.
 
     Source: Hu et al., "Network trimming", 2016, with means in place of counts of zeros.
     """
     means = input_means(net, Data(X, y, sample_weight), torch.abs)
     return {
-        n: _per_input(means[n], w).expand_as(w) / (w.numel() // w.shape[1])
+        n: _per_input(means[n], w).expand_as(w).clone()
         for n, w in weight_matrices(net.module_).items()
     }
 

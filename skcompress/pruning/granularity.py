@@ -3,15 +3,20 @@
 Each granularity turns scores of weights into masks of weights, for any progress of a schedule.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
+from skorch import NeuralNet
 from torch import Tensor
 
+from ..activations import example_inputs
+from ..graph import trace
+from ..training.loop import Data
 from .budgets import Budget, Masks, Scores, n_of_m, select
 from .removal import consumer_masks
-from .units import Units
+from .units import Units, find_units
 
 Choose = Callable[[Scores, float], Masks]
 
@@ -21,9 +26,33 @@ def choose_weights(budget: Budget, scope: str) -> Choose:
     return lambda scores, progress: select(scores, budget, scope, progress)
 
 
-def choose_two_of_four() -> Choose:
-    """Choose the better two of every four neighbours."""
-    return lambda scores, progress: n_of_m(scores, 2, 4, progress)
+def choose_two_of_four(transposed: Mapping[str, int] = MappingProxyType({})) -> Choose:
+    """Choose the better two of every four neighbours along the input.
+
+    Parameters
+    ----------
+    transposed : mapping of int
+        Groups of transposed convolutions, whose weights lie the other way, by name.
+    """
+
+    def choose(scores: Scores, progress: float) -> Masks:
+        turned = {n: _inputs_second(s, transposed.get(n)) for n, s in scores.items()}
+        masks = n_of_m(turned, 2, 4, progress)
+        return {n: _inputs_first(mask, transposed.get(n)) for n, mask in masks.items()}
+
+    return choose
+
+
+def _inputs_second(score: Tensor, groups: int | None) -> Tensor:
+    """Lay (inputs, outputs of a group, ...) out as (outputs, inputs of a group, ...)."""
+    if groups is None:
+        return score
+    return score.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _inputs_first(mask: Tensor, groups: int | None) -> Tensor:
+    """Undo :func:`_inputs_second`, which does the same with inputs and outputs exchanged."""
+    return _inputs_second(mask, groups).contiguous()
 
 
 @dataclass
@@ -38,6 +67,8 @@ class ChooseUnits:
     scope : {"global", "layer", "lamp"}
         ``"global"`` ranks all units by their scores relative to the mean of their layer: the sums
         of layers that are read by more weights are larger throughout.
+    average : bool, default=False
+        The score of a unit is the mean over the weights that read it instead of the sum.
 
     Attributes
     ----------
@@ -48,6 +79,7 @@ class ChooseUnits:
     units: Units
     budget: Budget
     scope: str
+    average: bool = False
 
     def __post_init__(self) -> None:
         self.alive = torch.ones(self.units.n_units, dtype=torch.bool)
@@ -55,7 +87,7 @@ class ChooseUnits:
     def __call__(self, scores: Scores, progress: float) -> Masks:
         """Choose by the scores of weights, and return masks of weights."""
         shapes = {name: score.shape for name, score in scores.items()}
-        members, by_layer = self._groups(unit_scores(scores, self.units))
+        members, by_layer = self._groups(unit_scores(scores, self.units, self.average))
         if self.scope == "global" and self.budget.threshold is None:
             by_layer = {name: relative(score) for name, score in by_layer.items()}
         budget = self.budget
@@ -123,24 +155,42 @@ def _removing(removed: int, total: int) -> Budget:
     return Budget(sparsity=removed / total)
 
 
-def unit_scores(scores: Scores, units: Units) -> Tensor:
+def choose_units(
+    net: NeuralNet, data: Data, budget: Budget, scope: str, average: bool
+) -> ChooseUnits:
+    """Find the units of a net's module, to choose among them."""
+    args, kwargs = example_inputs(net, data)
+    units = find_units(trace(net.module_, args, kwargs, any_batch=False), args, kwargs)
+    return ChooseUnits(units, budget, scope, average)
+
+
+def unit_scores(scores: Scores, units: Units, average: bool = False) -> Tensor:
     """Sum the scores of the weights that read each unit; -1 where all of them are gone.
 
     Removing a unit is the same as zeroing what reads it, so this is the score of the removal.
+
+    Parameters
+    ----------
+    scores : dict of Tensor
+        Scores of weights, -1 for those that are gone.
+    units : Units
+    average : bool
+        Whether to divide the sum by the number of weights that are left.
 
     Returns
     -------
     scores : double Tensor of shape (n_units,)
     """
     total = torch.zeros(units.n_units + 1, dtype=torch.double)
-    highest = torch.full_like(total, -1.0)
+    counts = torch.zeros_like(total)
     for name, dim in sorted(units.consumers):
         columns = scores[name].detach().cpu().double().movedim(dim, 0).flatten(1)
         # Position -1 (no unit) writes to the last entry.
         labels = units.slots[name, dim] % len(total)
         total.index_add_(0, labels, columns.clamp(min=0).sum(1))
-        highest.scatter_reduce_(0, labels, columns.amax(1), "amax")
-    return torch.where(highest < 0, -1.0, total)[:-1]
+        counts.index_add_(0, labels, (columns >= 0).double().sum(1))
+    found = total / counts.clamp(min=1) if average else total
+    return torch.where(counts == 0, -1.0, found)[:-1]
 
 
 def relative(score: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 from .._sklearn import Interval, StrOptions
 from ..activations import example_inputs, first_rows, visit_inputs
 from ..base import BaseCompressedNet
-from ..graph import trace
-from ..layers import weight_matrices
+from ..layers import transposed_groups, weight_matrices
 from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
@@ -22,13 +21,12 @@ from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
 from .criteria import CRITERIA, Criterion
 from .equivalence import check_unchanged, output, try_removal
-from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_weights
+from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_units, choose_weights
 from .obs import check_layers, compensate
 from .recovery import fine_tune_rate, learning_rate, start_anew
 from .refusals import BUDGETS, REFUSALS
 from .removal import remaining_masks, remove_units
 from .schedules import SCHEDULES, Pruner, masked_fraction
-from .units import find_units
 
 DEFAULT_SPARSITY = 0.5
 DEFAULT_EPOCHS = 10
@@ -253,11 +251,10 @@ class PrunedNet(BaseCompressedNet):
 
     def _choice(self, net: NeuralNet, data: Data) -> Choose:
         if self.granularity == "2:4":
-            return choose_two_of_four()
+            return choose_two_of_four(transposed_groups(net.module_))
         if self.granularity == "unit":
-            args, kwargs = example_inputs(net, data)
-            graph = trace(net.module_, args, kwargs, any_batch=False)
-            return ChooseUnits(find_units(graph, args, kwargs), self._budget(), self.scope)
+            average = self.criterion in ("activation", CRITERIA["activation"])
+            return choose_units(net, data, self._budget(), self.scope, average)
         return choose_weights(self._budget(), self.scope)
 
     def _prune(self, pruner: Pruner, taught: Data, seed: int) -> None:

@@ -105,7 +105,7 @@ ORACLES = {
     "fisher": lambda w, g, x: w**2 / 2 * (g**2).mean(0),
     "tempered-fisher": tempered(BATCHES),
     "obs": lambda w, g, x: removal_costs(w, x),
-    "activation": lambda w, g, x: np.broadcast_to(abs(x).mean(0) / len(w), w.shape),
+    "activation": lambda w, g, x: np.broadcast_to(abs(x).mean(0), w.shape),
     "wanda": lambda w, g, x: abs(w) * np.sqrt((x**2).mean(0)),
 }
 
