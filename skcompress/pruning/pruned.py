@@ -15,7 +15,7 @@ from ..layers import transposed_groups, weight_matrices
 from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
-from ..training.loop import Data, retrain
+from ..training.loop import Data, retrain, training_batches
 from ..training.nets import dense_net
 from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
@@ -261,7 +261,8 @@ class PrunedNet(BaseCompressedNet):
         """Set the masks, in one shot or by a schedule while the net trains."""
         seed_generators(stage_seed(seed, "prune"))
         if self.schedule != "one-shot":
-            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner))
+            n_steps = self._n_epochs(pruner.net) * len(training_batches(pruner.net, taught))
+            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps))
             return
         weights = weight_matrices(pruner.net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -269,17 +270,20 @@ class PrunedNet(BaseCompressedNet):
         if self.criterion == "obs":
             compensate(pruner.net, pruner.data, dense, pruner.masks)
 
+    def _n_epochs(self, net: NeuralNet) -> int:
+        if self.retrain_epochs is not None:
+            return self.retrain_epochs
+        return net.max_epochs if self.recovery == "scratch" else DEFAULT_EPOCHS
+
     def _retrain(self, pruner: Pruner, data: Data, after_step: Callable[[float], None]) -> None:
-        epochs = self.retrain_epochs
-        if epochs is None:
-            epochs = pruner.net.max_epochs if self.recovery == "scratch" else DEFAULT_EPOCHS
+        net, epochs = pruner.net, self._n_epochs(pruner.net)
         retrain(
-            pruner.net,
+            net,
             data,
             epochs=epochs,
             lr=self.retrain_lr,
             rate=learning_rate(
-                self.recovery, self.retrain_lr, self.estimator_, epochs, fine_tune_rate(pruner.net)
+                self.recovery, self.retrain_lr, self.estimator_, epochs, fine_tune_rate(net)
             ),
             after_step=after_step,
             verbose=int(self.verbose),
@@ -287,9 +291,8 @@ class PrunedNet(BaseCompressedNet):
 
     def _shrink(self, net: NeuralNet, data: Data, pruner: Pruner) -> dict[str, Tensor]:
         """Remove the masked units, and check that nothing else has changed."""
-        choose = pruner.choose
+        choose, (args, kwargs) = pruner.choose, example_inputs(net, data)
         assert isinstance(choose, ChooseUnits)
-        args, kwargs = example_inputs(net, data)
         self.unremovable_ = choose.units.stays
         before = output(net.module_, args, kwargs)
         kept = remove_units(net.module_, choose.units, choose.alive)
