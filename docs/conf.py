@@ -6,6 +6,7 @@ from pathlib import Path
 from skcompress import __version__
 from skcompress.distillation.refusals import REFUSALS as DISTILLATION
 from skcompress.pruning.refusals import REFUSALS as PRUNING
+from skcompress.quantization.refusals import REFUSALS as QUANTIZATION
 
 project = "skcompress"
 author = "skcompress developers"
@@ -37,7 +38,8 @@ myst_heading_anchors = 3
 
 
 # Name of the generated page: the table of refusals that it shows.
-REFUSALS = {"refusals": PRUNING, "refusals_distillation": DISTILLATION}
+REFUSALS = {"refusals": PRUNING, "refusals_distillation": DISTILLATION,
+            "refusals_quantization": QUANTIZATION}  # fmt: skip
 
 
 def refusal_table(refusals) -> str:
