@@ -13,6 +13,7 @@ from torch.fx import Node
 from . import graph as graphs
 from .graph import Graph
 from .layers import weight_matrices
+from .row_axes import Piece, along, batch_weights, equal_weights, pieces, row_axis, rows_known
 from .training.loop import Data, batches
 
 CONVOLUTIONS = {
@@ -37,7 +38,8 @@ def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None
     """Run the rows through the module and show what enters each weight matrix.
 
     ``visit(name, x, axis, node, weight)`` gets the parameter's name, its input, the axis that
-    the weight contracts, the traced operation, and the sample weight of the rows in `x`.
+    the weight contracts, the traced operation, and the sample weights of the rows in `x`, as a
+    tensor to multiply it with.
 
     Raises
     ------
@@ -53,11 +55,9 @@ def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None
             visit(name, x, *rest)
 
     weights = frozenset(missing)
-    for part, weight in equal_weights(data):
-        for batch in batches(net, part):
-            args, kwargs = graphs.module_inputs(net, batch)
-            graph = graphs.trace_once(net.module_, args, kwargs)
-            _visit_batch(graph, args, kwargs, visit_known, weight)
+    for args, kwargs, row_weights in _observed(net, data):
+        graph = graphs.trace_once(net.module_, args, kwargs)
+        _visit_batch(graph, args, kwargs, visit_known, row_weights)
     if missing:
         raise ValueError(
             f"The inputs of {sorted(missing)} cannot be observed: the forward pass uses these"
@@ -77,28 +77,47 @@ def example_inputs(net: NeuralNet, data: Data) -> tuple[tuple, dict[str, Any]]:
     return graphs.module_inputs(net, next(batches(net, first_rows(data), batch_size=2)))
 
 
-def equal_weights(data: Data) -> Iterator[tuple[Data, float]]:
-    """Split rows into parts of equal sample weight, since attention mixes up the batch axis."""
+def _observed(net: NeuralNet, data: Data) -> Iterator[Piece]:
+    """Yield all rows, batch by batch, with weights that can be told apart in every layer."""
     if data.sample_weight is None:
-        yield Data(data.X, data.y), 1.0  # not what a teacher says of the rows
+        for batch in batches(net, data):
+            yield *graphs.module_inputs(net, batch), torch.ones(1)
         return
-    for weight in np.unique(data.sample_weight):
-        rows = np.flatnonzero(data.sample_weight == weight)
-        yield Data(multi_indexing(data.X, rows), data.y[rows]), float(weight)
+    graph = graphs.trace_once(net.module_, *example_inputs(net, data))
+    for part in [data] if rows_known(graph, _operations(graph)) else equal_weights(data):
+        start = 0
+        for batch in batches(net, Data(part.X, part.y)):
+            args, kwargs = graphs.module_inputs(net, batch)
+            graph = graphs.trace_once(net.module_, args, kwargs)
+            weights = batch_weights(part, start, (args, kwargs))
+            yield from pieces(args, kwargs, weights, rows_known(graph, _operations(graph)))
+            start += len(weights)
 
 
-def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weight: float) -> None:
+def _operations(graph: Graph) -> list[Node]:
+    """List the operations whose inputs are shown."""
+    kinds = {"linear.default", *CONVOLUTIONS, *RECURRENT}
+    return [node for node in graph.program.graph.nodes if operation(node) in kinds]
+
+
+def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weights: Tensor) -> None:
     names = graph.parameter_nodes
+
+    def weigh(node: Node, x: Tensor) -> Tensor:
+        axis = 0 if len(weights) == 1 else row_axis(graph, node.args[0])  # type: ignore[arg-type]
+        assert axis is not None
+        return along(weights, x, axis)
 
     def apply(node: Node, node_args: list[Any], node_kwargs: dict[str, Any]) -> Any:
         name = operation(node)
         if name == "linear.default" or name in CONVOLUTIONS:
             matrix: Any = node.args[1]
             axis = -1 if name == "linear.default" else 1
-            visit(names.get(matrix.name), node_args[0], axis, node, weight)
+            visit(names.get(matrix.name), node_args[0], axis, node, weigh(node, node_args[0]))
         elif name in RECURRENT:
             for parameter, x in recurrent_inputs(node, node_args, names):
-                visit(parameter, x, -1, node, weight)
+                # The axes of every layer are those of the first one's input.
+                visit(parameter, x, -1, node, weigh(node, x))
         return graphs.run(node, node_args, node_kwargs)
 
     with torch.no_grad():
@@ -168,12 +187,11 @@ def input_means(
     sums: dict[str, Tensor] = {}
     totals: dict[str, float] = dict.fromkeys(weights, 0.0)
 
-    def add(name: str, x: Tensor, axis: int, node: Node, weight: float) -> None:
-        rows = function(x).movedim(axis, -1)
-        rows = rows.reshape(-1, rows.shape[-1])
-        folded = rows.reshape(-1, weights[name].shape[1])
-        sums[name] = sums.get(name, 0) + weight * folded.sum(0)
-        totals[name] += weight * len(folded)
+    def add(name: str, x: Tensor, axis: int, node: Node, weight: Tensor) -> None:
+        n_columns = weights[name].shape[1]
+        rows = (function(x) * weight).movedim(axis, -1)
+        sums[name] = sums.get(name, 0) + rows.reshape(-1, n_columns).sum(0)
+        totals[name] += float(weight.double().mean()) * (x.numel() // n_columns)
 
     visit_inputs(net, data, add)
     return {name: sums[name] / totals[name] for name in weights}

@@ -23,8 +23,10 @@ from .training.loop import Data, dense_fit
 from .training.nets import (
     copy_net,
     fitted_net,
+    given_classes,
     is_frozen,
     known_classes,
+    number_classes,
     slim_net,
     wrapped_net,
 )
@@ -141,6 +143,7 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         seed_generators(seed)
         probe = self._probe(net, X, y)
         X, dtype = inputs.to_dtype(X, probe.module_), inputs.float_dtype(probe.module_)
+        self._input_shapes = probing.describe(X)
         shape = probing.output_shape(probe, X)
         if is_classifier(self):
             probing.check_outputs(net, shape, len(self.classes_))
@@ -178,8 +181,8 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         return probing.initialized_probe(net, X, y)
 
     def _encode(self, y: np.ndarray) -> np.ndarray:
-        """Turn labels into the numbers of the net's outputs; a frozen net keeps its own."""
-        known = known_classes(self.estimator) if is_frozen(self.estimator) else None
+        """Turn labels into the numbers of the net's outputs, which may have been named before."""
+        known = (known_classes if is_frozen(self.estimator) else given_classes)(self.estimator)
         self.classes_ = np.unique(y) if known is None else known
         if len(self.classes_) < 2:
             raise ValueError(
@@ -188,9 +191,11 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
             )
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
+            frozen = is_frozen(self.estimator)
+            why = "frozen net was not trained on" if frozen else "net's classes= leaves out"
             raise ValueError(
-                f"y has labels {unknown.tolist()} that the frozen net was not trained on; its"
-                f" classes are {self.classes_.tolist()}."
+                f"y has labels {unknown.tolist()} that the {why}; its classes are"
+                f" {self.classes_.tolist()}."
             )
         order = np.argsort(self.classes_)
         return order[np.searchsorted(self.classes_, y, sorter=order)]
@@ -200,14 +205,17 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         if is_frozen(self.estimator):
             return self.estimator
         inner = clone(self.estimator)
+        number_classes(inner)
         seed_generators(seed)
         if isinstance(inner, NeuralNet):
             return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
         if inner.random_state is None:
             inner.set_params(random_state=seed)
+        # A column of targets is there for the module only.
+        y = data.y.ravel() if data.y.shape[1:] == (1,) else data.y
         if data.soft is not None:
-            return inner._fit(data.X, data.y, data.sample_weight, soft=data.soft)
-        return inner.fit(data.X, data.y, sample_weight=data.sample_weight)
+            return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
+        return inner.fit(data.X, y, sample_weight=data.sample_weight)
 
     def _slim(self) -> None:
         slim_net(self.net_)

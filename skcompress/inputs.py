@@ -43,11 +43,34 @@ def check_inputs(estimator: Any, X: Any, *, reset: bool) -> Any:
             " skorch.helper."
         )
     # Some sparse matrices are dicts.
-    if isinstance(X, Mapping) and not issparse(X):
+    named = isinstance(X, Mapping) and not issparse(X)
+    check_names(estimator, sorted(map(str, X)) if named else None, reset=reset)
+    if named:
         return check_dict(X)
     if isinstance(X, SliceDataset):
         return X
     return validate_data(estimator, X, reset=reset, **CHECKS)
+
+
+def check_names(estimator: Any, names: list[str] | None, *, reset: bool) -> None:
+    """Remember the names of the inputs in ``fit``, and refuse others later.
+
+    Raises
+    ------
+    ValueError
+        If a dict has other names than in ``fit``, or stands in the place of an array.
+    """
+    if reset:
+        estimator._input_names = names
+        for attribute in ("n_features_in_", "feature_names_in_"):
+            # Arrays set them anew; other inputs have none.
+            estimator.__dict__.pop(attribute, None)
+    elif names != estimator._input_names:
+        kinds = [
+            "an array or SliceDataset" if n is None else f"a dict of {', '.join(n)}"
+            for n in (names, estimator._input_names)
+        ]
+        raise ValueError(f"X is {kinds[0]}, but in fit it was {kinds[1]}. Pass the same inputs.")
 
 
 def check_dict(X: Mapping) -> SliceDict:

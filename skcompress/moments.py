@@ -37,12 +37,16 @@ def second_moments(
     sums: dict[str, Tensor] = {}
     totals: dict[str, float] = dict.fromkeys(weights, 0.0)
 
-    def add(name: str, x: Tensor, axis: int, node: Node, weight: float) -> None:
+    def add(name: str, x: Tensor, axis: int, node: Node, weight: Tensor) -> None:
         if names is not None and name not in names:
             return
         rows = _rows(name, x, node, weights[name]).double()
-        sums[name] = sums.get(name, 0) + weight * rows.T @ rows
-        totals[name] += weight * len(rows)
+        # A convolution is applied many times to each row, a linear layer once along all axes.
+        shape = weight.shape if operation(node) in CONVOLUTIONS else (*x.shape[:-1], 1)
+        by_row = weight.double().expand(shape).reshape(-1)
+        by_row = by_row.repeat_interleave(len(rows) // len(by_row))
+        sums[name] = sums.get(name, 0) + (by_row[:, None] * rows).T @ rows
+        totals[name] += float(by_row.sum())
 
     visit_inputs(net, data, add)
     moments = {name: sums[name] / totals[name] for name in sums}

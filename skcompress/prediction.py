@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
 from . import inputs
+from .probe import describe
 from .training.iterators import for_prediction
 
 
@@ -24,6 +25,7 @@ class PredictionMixin:
     net_: NeuralNet
     classes_: np.ndarray
     target_ndim_: int
+    _input_shapes: str
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict with the compressed net.
@@ -37,8 +39,7 @@ class PredictionMixin:
         y : ndarray of shape (n_samples,) or (n_samples, n_targets)
             Class labels as they were given to ``fit``, or numbers.
         """
-        X = self._check_new(X)
-        predicted = for_prediction(self.net_, X).predict(X)
+        predicted = self._forward(X, "predict")
         if is_classifier(self):
             return self.classes_[predicted.astype(np.int64)]
         return predicted.ravel() if self.target_ndim_ == 1 else predicted
@@ -56,13 +57,22 @@ class PredictionMixin:
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``.
         """
-        X = self._check_new(X)
-        return for_prediction(self.net_, X).predict_proba(X)
+        return self._forward(X, "predict_proba")
 
-    def _check_new(self, X: Any) -> Any:
+    def _forward(self, X: Any, method: str) -> np.ndarray:
+        """Run new rows through a method of the net."""
         check_is_fitted(self)
         X = inputs.check_inputs(self, X, reset=False)
-        return inputs.to_dtype(X, self.net_.module_)
+        X = inputs.to_dtype(X, self.net_.module_)
+        try:
+            return getattr(for_prediction(self.net_, X), method)(X)
+        except Warning:  # the user's filters turned it into an error
+            raise
+        except Exception as error:  # whatever the user's forward raises is the reason
+            raise ValueError(
+                f"The net does not take X of {describe(X)}: {error}. In fit, X was of"
+                f" {self._input_shapes}."
+            ) from error
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy of a classifier, or a regressor's coefficient of determination.

@@ -6,12 +6,12 @@ from torch import nn
 from torch.nn import functional
 
 from skcompress.activations import (
-    equal_weights,
     example_inputs,
     first_rows,
     input_means,
     visit_inputs,
 )
+from skcompress.moments import second_moments
 from skcompress.pruning.criteria import CRITERIA
 from skcompress.training.loop import Data
 from tests.pruning_modules import (
@@ -36,6 +36,12 @@ def problem(module, shape, n_rows=11, batch_size=4, **params):
     net.module_.double().eval()
     X, y = classification(n_rows, shape)
     return net, Data(X.astype(np.float64), y)
+
+
+def second_moments_of(net, data):
+    """Return the second moments, where convolutions of groups do not forbid them."""
+    grouped = any(getattr(m, "groups", 1) != 1 for m in net.module_.modules())
+    return {} if grouped else second_moments(net, data)
 
 
 def layer_inputs(net, data, layers):
@@ -200,17 +206,49 @@ def test_weights_that_are_not_prunable_are_not_visited():
     assert set(input_means(net, data, torch.abs)) == {"mix.weight"}
 
 
+WEIGHTED = {
+    "mlp": (MLP, (6,), {}),
+    "cnn": (ConvNet, IMAGE, {}),
+    "gru": (Recurrent, SEQUENCE, {"kind": "gru", "layers": 2, "bidirectional": True}),
+    "lstm, time first": (Recurrent, SEQUENCE, {"batch_first": False}),
+    "attention": (Attention, SEQUENCE, {}),
+    "attention, time first": (Attention, SEQUENCE, {"batch_first": False}),
+    "tied": (Tied, (6,), {}),
+}
+
+
 class TestSampleWeights:
-    """Rows of equal weight are visited together."""
+    """Rows are weighed where they stand."""
 
-    def test_none(self):
-        data = Data(np.arange(3), np.arange(3))
-        assert list(equal_weights(data)) == [(data, 1.0)]
+    @pytest.mark.parametrize("batch_size", [1, 4, -1])
+    @pytest.mark.parametrize("name", WEIGHTED)
+    def test_weights_are_repetitions(self, name, batch_size):
+        """Means and second moments are those of the rows as often as their weights say."""
+        module, shape, params = WEIGHTED[name]
+        net, data = problem(module, shape, batch_size=batch_size, **params)
+        weight = np.array([1.0, 2, 3, 1, 1, 5, 2, 4, 1, 6, 2])
+        rows = np.repeat(np.arange(11), weight.astype(int))
+        weighted = Data(data.X, data.y, weight)
+        repeated = Data(data.X[rows], data.y[rows])
+        for found, expected in (
+            (input_means(net, weighted, torch.abs), input_means(net, repeated, torch.abs)),
+            (second_moments_of(net, weighted), second_moments_of(net, repeated)),
+        ):
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12)
 
-    def test_parts(self):
-        data = Data(np.arange(5), np.arange(5), np.array([2.0, 1, 2, 0.5, 1]))
-        parts = [(part.X.tolist(), part.y.tolist(), w) for part, w in equal_weights(data)]
-        assert parts == [([3], [3], 0.5), ([1, 4], [1, 4], 1.0), ([0, 2], [0, 2], 2.0)]
+    @pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "lstm, time first", "tied"])
+    def test_rows_of_different_weight_stay_together(self, name):
+        """One visit for each use of a weight and each batch, however many weights there are."""
+        module, shape, params = WEIGHTED[name]
+        net, data = problem(module, shape, **params)
+        visits = []
+        weight = np.linspace(0.5, 3, 11)
+        visit_inputs(net, Data(data.X, data.y, weight), lambda name, *_: visits.append(name))
+        plain = []
+        visit_inputs(net, data, lambda name, *_: plain.append(name))
+        assert visits == plain
 
     @pytest.mark.parametrize("batch_size", [1, 4, -1])
     def test_weighted_mean(self, batch_size):

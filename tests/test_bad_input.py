@@ -294,6 +294,39 @@ def test_bad_rows_to_predict(rows, message):
         estimator.predict(rows)
 
 
+NAMED = {"numbers": X, "tokens": Y[:, None]}
+NEW_DICTS = {
+    "a missing key": ({"numbers": X}, "X is a dict of numbers, but in fit it was a dict of numbers,"
+                                      " tokens. Pass the same"),
+    "another key": (NAMED | {"more": X}, "X is a dict of more, numbers, tokens, but in fit"),
+    "an array": (X, "X is an array or SliceDataset, but in fit it was a dict of numbers, tokens"),
+    "another width": ({"numbers": X[:, :3], "tokens": Y[:, None]},
+                      r"does not take X of numbers of shape \(30, 3\).*In fit, X was of numbers of"
+                      r" shape \(30, 4\)"),
+    "tokens out of range": (NAMED | {"tokens": Y[:, None] + 10}, "out of range"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "message"), NEW_DICTS.values(), ids=NEW_DICTS)
+def test_bad_dicts_to_predict(rows, message):
+    """A dict has the names of that in fit, and what the module takes."""
+    net = classifier(module=TwoInputs, callbacks=None, max_epochs=1)
+    estimator = pruned(net, retrain_epochs=1).fit(NAMED, Y)
+    for method in (estimator.predict, estimator.predict_proba):
+        with pytest.raises(ValueError, match=message):
+            method(rows)
+
+
+def test_sequences_of_another_length():
+    """What the module takes is taken, also of another shape than in fit."""
+    net = classifier(module=TwoInputs, callbacks=None, max_epochs=1)
+    estimator = pruned(net, retrain_epochs=1).fit(NAMED, Y)
+    longer = NAMED | {"tokens": np.repeat(Y[:, None], 5, axis=1)}
+    np.testing.assert_allclose(
+        estimator.predict_proba(longer), estimator.predict_proba(NAMED), rtol=1e-5
+    )
+
+
 def test_slice_dict_is_refused_where_lengths_differ():
     """Rows and labels of a SliceDict are counted as well."""
     with pytest.raises(ValueError, match="X has 30, y has 29"):

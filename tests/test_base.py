@@ -4,6 +4,7 @@ import copy
 import inspect
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from joblib import dump, load
@@ -15,6 +16,7 @@ from torch import nn
 
 from tests.contract_modules import (
     MLP,
+    Classifier,
     assert_same_state,
     binary_classifier,
     blobs,
@@ -160,6 +162,27 @@ def test_refitting_forgets():
     assert estimator.predict_proba(X[:, :2]).shape == (len(X), 2)
 
 
+def test_refitting_on_other_kinds_of_inputs_forgets_the_features():
+    """A dict has no features to count or to name, and an array needs no names."""
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    estimator = pruned(classifier(module=MLP, callbacks=None)).fit(frame, Y)
+    assert estimator.feature_names_in_.tolist() == list("abcd")
+    estimator.fit(X, Y)
+    assert not hasattr(estimator, "feature_names_in_")
+    assert estimator.n_features_in_ == 4
+    estimator.fit({"X": X}, Y)
+    assert not hasattr(estimator, "n_features_in_")
+    assert estimator.predict({"X": X}).shape == Y.shape
+
+
+def test_refitting_without_units_forgets_why_some_stayed():
+    """What one fit found is not an attribute of the next."""
+    estimator = pruned(granularity="unit").fit(X, Y)
+    assert estimator.unremovable_
+    estimator.set_params(granularity="weight").fit(X, Y)
+    assert not hasattr(estimator, "unremovable_")
+
+
 def test_score_is_accuracy_or_r2_with_weights():
     """Scores weigh rows as scikit-learn's metrics do."""
     estimator = pruned().fit(X, Y)
@@ -198,6 +221,49 @@ def test_nested_around_a_module_instance():
     outer = pruned(pruned(net), sparsity=0.7).fit(X, Y)
     assert outer.sparsity_ == pytest.approx(0.7, abs=0.01)
     assert outer.score(X, Y) > WELL_ABOVE_CHANCE
+
+
+NAMES = np.array(["a", "b", "c"])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("missing", [0, 2])
+def test_classes_that_the_user_names(nested, missing):
+    """Rows without a rare class fit a net that knows of it, and it keeps its output."""
+    net = classifier(classes=["a", "b", "c"])
+    estimator = pruned(pruned(net) if nested else net)
+    rows = missing != Y
+    estimator.fit(X[rows], NAMES[Y[rows]])
+    assert estimator.classes_.tolist() == ["a", "b", "c"]
+    probabilities = estimator.predict_proba(X[rows])
+    assert probabilities.shape[1] == 3
+    assert probabilities[:, missing].max() < 0.5
+    assert estimator.score(X[rows], NAMES[Y[rows]]) > WELL_ABOVE_CHANCE
+    assert net.classes == ["a", "b", "c"]
+
+
+def test_classes_in_another_order():
+    """The order of the outputs is the user's; the inner stage knows numbers only."""
+    outer = pruned(pruned(classifier(classes=["c", "a", "b"]))).fit(X, NAMES[Y])
+    assert outer.classes_.tolist() == ["c", "a", "b"]
+    assert outer.estimator_.classes_.tolist() == [0, 1, 2]
+    assert outer.score(X, NAMES[Y]) > WELL_ABOVE_CHANCE
+
+
+def test_classes_that_leave_some_out():
+    """A label that the user did not name is an error, before any training."""
+    with pytest.raises(ValueError, match=r"labels \['c'\] that the net's classes= leaves out"):
+        pruned(classifier(Classifier, classes=["a", "b"])).fit(X, NAMES[Y])
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_nested_regressors(n_targets):
+    """The inner stage is given targets of the user's shape, about which nothing warns."""
+    X_line, y = line()
+    y = y if n_targets == 1 else np.column_stack([y, -y])
+    outer = pruned(pruned(regressor(max_epochs=30))).fit(X_line, y)
+    assert outer.predict(X_line).shape == y.shape
+    assert outer.score(X_line, y) > 0.5
 
 
 def test_units_of_nested_estimators():

@@ -11,6 +11,7 @@ GROUND = {
     "layers",
     "moments",
     "_sklearn",
+    "row_axes",
     "rows",
     "graph",
     "inputs",

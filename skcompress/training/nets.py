@@ -93,11 +93,28 @@ def known_classes(estimator: Any) -> np.ndarray | None:
         inner = inner.estimator
     if not isinstance(inner, NeuralNet):
         return inner.classes_
-    given = inner.get_params().get("classes")
-    if given is not None and len(given):
-        return np.asarray(given)
+    given = given_classes(inner)
+    if given is not None:
+        return given
     # Not `classes_`, which a binary net has before it has seen any label.
     return getattr(inner, "classes_inferred_", None)
+
+
+def given_classes(estimator: Any) -> np.ndarray | None:
+    """Return the labels that the user named for the net inside, if any."""
+    given = wrapped_net(estimator).get_params(deep=False).get("classes")
+    return None if given is None or not len(given) else np.asarray(given)
+
+
+def number_classes(estimator: Any) -> None:
+    """Rename in place the labels that the user gave a net, for rows whose labels are encoded.
+
+    All of them stay, for a fold without a rare one has as many outputs.
+    """
+    given = given_classes(estimator)
+    # A frozen net is the user's own.
+    if given is not None and not any(map(is_frozen, stages(estimator))):
+        wrapped_net(estimator).set_params(classes=np.arange(len(given)))
 
 
 def copy_net(net: NeuralNet) -> NeuralNet:

@@ -78,7 +78,9 @@ class ShapeSetter(Callback):
         if isinstance(net, NeuralNetBinaryClassifier):
             return 1
         if is_classifier(net):
-            return int(np.max(y)) + 1
+            # Classes that the user names have outputs, also where rows of them are missing.
+            given = net.get_params(deep=False).get("classes")
+            return int(np.max(y)) + 1 if given is None or not len(given) else len(given)
         return 1 if y.ndim == 1 else int(y.shape[1])
 
 
