@@ -10,8 +10,9 @@ from torch import Tensor
 from ..layers import weight_matrices
 from ..training.loop import Data
 from .budgets import Masks
-from .criteria import Criterion, score
+from .criteria import Criterion, as_function, score
 from .granularity import Choose
+from .running import follow
 
 # RAMP and START were chosen on digits and on rows of MNIST, apart from those that the benchmark
 # reports; no rows of that choice are kept.
@@ -58,6 +59,7 @@ class Pruner:
     def __post_init__(self) -> None:
         # Found once: masks are applied after every step.
         self._weights = weight_matrices(self.net.module_)
+        self._squares = follow(as_function(self.criterion), self._weights)
         whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in self._weights.items()}
         self._set({name: self.inherited.get(name, mask) for name, mask in whole.items()})
 
@@ -85,10 +87,16 @@ class Pruner:
         return 1 - masked_fraction(masks, n_weights)
 
     def _choose(self, progress: float, masks: Masks) -> Masks:
-        scores = score(self.criterion, self.net, self.data)
+        means = None if self._squares is None else self._squares.values()
+        scores = score(self.criterion, self.net, self.data, means)
         for name, mask in masks.items():
             scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1.0)
         return self.choose(scores, progress)
+
+    def watch(self) -> None:
+        """Take up the gradients of a training step, if the criterion asks for them."""
+        if self._squares is not None:
+            self._squares.add()
 
     @torch.no_grad()
     def apply(self, progress: float = 1.0) -> None:
@@ -139,6 +147,7 @@ def gradual(pruner: Pruner, n_steps: int) -> Callable[[float], None]:
 
     def after_step(progress: float) -> None:
         nonlocal done
+        pruner.watch()
         update = min(int(progress / RAMP * n_updates), n_updates)
         if update > done:
             done = update
