@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from ..layers import weight_matrices
 from .removal import consumer_masks, remove_units
@@ -13,8 +14,9 @@ from .units import Units
 
 
 def output(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    """Run a module in evaluation mode and return its first output."""
+    """Run a module in evaluation mode and return its first output; the inputs stay as they are."""
     module.eval()
+    args, kwargs = tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, (args, kwargs))
     with torch.no_grad():
         result = module(*args, **kwargs)
     return result[0] if isinstance(result, tuple) else result
@@ -36,9 +38,23 @@ def try_removal(
         masks = consumer_masks(units, alive, {name: w.shape for name, w in weights.items()})
         for name, weight in weights.items():
             weight.masked_fill_(~masks[name].to(weight.device), 0.0)
+    remove_checked(module, units, alive, args, kwargs)
+
+
+def remove_checked(
+    module: nn.Module, units: Units, alive: Tensor, args: tuple, kwargs: dict[str, Any]
+) -> dict[str, Tensor]:
+    """Remove masked units in place, and check that nothing else has changed.
+
+    Returns
+    -------
+    masks : dict of bool Tensor
+        What :func:`~skcompress.pruning.removal.remove_units` returns.
+    """
     before = output(module, args, kwargs)
     kept = remove_units(module, units, alive)
     check_unchanged(module, before, args, kwargs, kept)
+    return kept
 
 
 def check_unchanged(

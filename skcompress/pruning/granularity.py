@@ -3,7 +3,7 @@
 Each granularity turns scores of weights into masks of weights, for any progress of a schedule.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -96,10 +96,26 @@ class ChooseUnits:
         self.alive = self._alive(by_layer, members, budget, progress)
         return consumer_masks(self.units, self.alive, shapes)
 
-    def every_second(self) -> Tensor:
-        """Keep every second unit of each layer, to see whether units can be removed at all."""
-        group, by_layer = self._groups(torch.zeros(self.units.n_units))
-        masks = {name: torch.arange(len(score)) % 2 == 0 for name, score in by_layer.items()}
+    def trials(self) -> Iterator[Masks]:
+        """Yield choices of units by layer that a module should stand, if it stands any.
+
+        Every second unit stays, all but the first, all but the last, and twice a random part.
+        """
+        _, by_layer = self._groups(torch.zeros(self.units.n_units))
+        generator = torch.Generator().manual_seed(0)
+        choices: list[Callable[[int], Tensor]] = [
+            lambda n: torch.arange(n) % 2 == 0,
+            lambda n: torch.arange(n) > 0,
+            lambda n: torch.arange(n) < n - 1,
+            *[lambda n: torch.rand(n, generator=generator) < 0.5] * 2,
+        ]
+        for choice in choices:
+            masks = {name: choice(len(score)) for name, score in by_layer.items()}
+            yield {n: m if m.any() else torch.ones_like(m) for n, m in masks.items()}
+
+    def spread(self, masks: Masks) -> Tensor:
+        """Tell which units are alive under masks of layers; those of other layers all are."""
+        group, _ = self._groups(torch.zeros(self.units.n_units))
         return self._spread(masks, group)
 
     def _groups(self, scores: Tensor) -> tuple[Tensor, Scores]:

@@ -9,7 +9,7 @@ from skorch import NeuralNet
 from torch import Tensor
 
 from .._sklearn import Interval, StrOptions
-from ..activations import example_inputs, first_rows, visit_inputs
+from ..activations import example_inputs
 from ..base import BaseCompressedNet
 from ..layers import transposed_groups, weight_matrices
 from ..probe import check_last_batch
@@ -19,14 +19,15 @@ from ..training.loop import Data, retrain, training_batches
 from ..training.nets import dense_net
 from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
+from .checks import check_criterion, check_removal
 from .criteria import CRITERIA, Criterion
-from .equivalence import check_unchanged, output, try_removal
+from .equivalence import remove_checked
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_units, choose_weights
-from .obs import check_layers, compensate
+from .obs import compensate
 from .recovery import fine_tune_rate, learning_rate, start_anew
 from .refusals import BUDGETS, REFUSALS
-from .removal import remaining_masks, remove_units
-from .schedules import SCHEDULES, Pruner, masked_fraction
+from .removal import remaining_masks
+from .schedules import SCHEDULES, Pruner, zero_fraction
 
 DEFAULT_SPARSITY = 0.5
 DEFAULT_EPOCHS = 10
@@ -54,7 +55,7 @@ class PrunedNet(BaseCompressedNet):
         Fraction that goes: of the prunable weights, or of the removable units. With no budget
         at all, half goes.
     threshold : float >= 0, default=None
-        Everything whose score is below goes. With the magnitude this is weight clipping.
+        Everything whose score is below goes. With the magnitude, no weight that is left is below.
     max_weights : int >= 1, default=None
         At most as many prunable weights stay, also where units are removed.
     granularity : {"weight", "unit", "2:4"}, default="weight"
@@ -212,17 +213,13 @@ class PrunedNet(BaseCompressedNet):
             check_last_batch(net, data.X, len(data.y))
         if self.distill:
             check_taught(net, data)
-        if self.criterion == "obs":
-            check_layers(net, data)
-        elif self.criterion in ("activation", "wanda"):
-            visit_inputs(net, first_rows(data), lambda *_: None)
+        check_criterion(self.criterion, net, data)
         choose = self._choice(net, data)
         if self.threshold is None:
             # Any scores tell whether the budget can be met.
             choose({name: weight.detach().abs() for name, weight in weights.items()}, 1.0)
         if isinstance(choose, ChooseUnits):
-            args, kwargs = example_inputs(net, data)
-            try_removal(net.module_, choose.units, choose.every_second(), args, kwargs)
+            check_removal(net, data, choose)
 
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         inherited = getattr(self.estimator_, "masks_", {})
@@ -234,15 +231,19 @@ class PrunedNet(BaseCompressedNet):
         taught = taught_by(dense, data, self.distill, self.distill_temperature)
         self._prune(pruner, taught, seed)
         if self.recovery == "scratch":
-            start_anew(net)
+            seed_generators(stage_seed(seed, "scratch"))
+            start_anew(net, data.X)
             pruner.apply()
         if self.recovery == "scratch" or (self.schedule == "one-shot" and self.recovery != "none"):
             seed_generators(stage_seed(seed, "recovery"))
-            self._retrain(pruner, taught, pruner.apply)
+            self._retrain(pruner, taught, pruner.apply, self.recovery)
+        if self.threshold is not None and self.criterion == "magnitude":
+            # Weights have moved since the masks were set, and none may be left below.
+            pruner.update()
         self.masks_ = pruner.masks
         if isinstance(pruner.choose, ChooseUnits):
             self.masks_ = self._shrink(net, data, pruner)
-        self.sparsity_ = masked_fraction(self.masks_, n_weights)
+        self.sparsity_ = zero_fraction(net.module_, n_weights)
 
     def _budget(self) -> Budget:
         given = {name: getattr(self, name) for name in BUDGETS}
@@ -260,41 +261,43 @@ class PrunedNet(BaseCompressedNet):
     def _prune(self, pruner: Pruner, taught: Data, seed: int) -> None:
         """Set the masks, in one shot or by a schedule while the net trains."""
         seed_generators(stage_seed(seed, "prune"))
+        net = pruner.net
         if self.schedule != "one-shot":
-            n_steps = self._n_epochs(pruner.net) * len(training_batches(pruner.net, taught))
-            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps))
+            # Masks for a training from scratch are those that fine-tuning finds.
+            search = "fine-tune" if self.recovery == "scratch" else self.recovery
+            n_steps = self._n_epochs(net, search) * len(training_batches(net, taught))
+            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps), search)
             return
-        weights = weight_matrices(pruner.net.module_)
+        weights = weight_matrices(net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
         pruner.update()
         if self.criterion == "obs":
-            compensate(pruner.net, pruner.data, dense, pruner.masks)
+            compensate(net, pruner.data, dense, pruner.masks)
 
-    def _n_epochs(self, net: NeuralNet) -> int:
+    def _n_epochs(self, net: NeuralNet, recovery: str) -> int:
         if self.retrain_epochs is not None:
             return self.retrain_epochs
-        return net.max_epochs if self.recovery == "scratch" else DEFAULT_EPOCHS
+        return net.max_epochs if recovery == "scratch" else DEFAULT_EPOCHS
 
-    def _retrain(self, pruner: Pruner, data: Data, after_step: Callable[[float], None]) -> None:
-        net, epochs = pruner.net, self._n_epochs(pruner.net)
+    def _retrain(
+        self, pruner: Pruner, data: Data, after_step: Callable[[float], None], recovery: str
+    ) -> None:
+        net, epochs = pruner.net, self._n_epochs(pruner.net, recovery)
+        own = fine_tune_rate(net)
         retrain(
             net,
             data,
             epochs=epochs,
             lr=self.retrain_lr,
-            rate=learning_rate(
-                self.recovery, self.retrain_lr, self.estimator_, epochs, fine_tune_rate(net)
-            ),
+            rate=learning_rate(recovery, self.retrain_lr, self.estimator_, epochs, own),
             after_step=after_step,
             verbose=int(self.verbose),
         )
 
     def _shrink(self, net: NeuralNet, data: Data, pruner: Pruner) -> dict[str, Tensor]:
-        """Remove the masked units, and check that nothing else has changed."""
+        """Remove the masked units; return the masks of what is left."""
         choose, (args, kwargs) = pruner.choose, example_inputs(net, data)
         assert isinstance(choose, ChooseUnits)
         self.unremovable_ = choose.units.stays
-        before = output(net.module_, args, kwargs)
-        kept = remove_units(net.module_, choose.units, choose.alive)
-        check_unchanged(net.module_, before, args, kwargs, kept)
+        kept = remove_checked(net.module_, choose.units, choose.alive, args, kwargs)
         return remaining_masks(net.module_, pruner.inherited, kept)

@@ -6,8 +6,9 @@ import numpy as np
 from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import LRScheduler
-from torch import optim
+from torch import nn, optim
 
+from ..inputs import take_rows
 from ..training.loop import Rate, cosine
 from ..training.nets import dense_net, is_frozen
 from ..training.shapes import listed_callbacks
@@ -106,9 +107,18 @@ def has_schedule(estimator: Any, net: NeuralNet) -> bool:
     return any(cb is LRScheduler or isinstance(cb, LRScheduler) for cb in callbacks)
 
 
-def start_anew(net: NeuralNet) -> None:
-    """Give a net new initial weights in place, but for frozen ones, which were never trained."""
-    fresh = clone(net).set_params(verbose=0).initialize().module_.state_dict()
+def start_anew(net: NeuralNet, X: Any) -> None:
+    """Give a net new initial weights in place, but for frozen ones, which were never trained.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    X : array, SliceDict or SliceDataset
+        Rows to show to the new module, whose lazy layers have no weights before.
+    """
+    fresh = clone(net).set_params(verbose=0).initialize()
+    if any(nn.parameter.is_lazy(p) for p in fresh.module_.parameters()):
+        fresh.forward(take_rows(X, np.arange(1)))
     named = net.module_.named_parameters(remove_duplicate=False)
     frozen = {name: p.detach() for name, p in named if not p.requires_grad}
-    net.module_.load_state_dict({**fresh, **frozen})
+    net.module_.load_state_dict({**fresh.module_.state_dict(), **frozen})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from skorch import NeuralNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..layers import weight_matrices
 from ..training.loop import Data
@@ -186,6 +186,12 @@ SCHEDULES: dict[str, Callable[[Pruner, int], Callable[[float], None]]] = {
     "gradual": gradual,
     "projected": projected,
 }
+
+
+def zero_fraction(module: nn.Module, n_weights: int) -> float:
+    """Fraction of `n_weights` that are zero in a module or gone from it, for whatever reason."""
+    left = sum(int(weight.count_nonzero()) for weight in weight_matrices(module).values())
+    return 1 - left / n_weights
 
 
 def masked_fraction(masks: Masks, n_weights: int) -> float:

@@ -33,6 +33,22 @@ def test_output():
     assert not module.training
 
 
+def test_inputs_stay():
+    """A forward pass that changes its inputs in place changes copies of them."""
+
+    class InPlace(MLP):
+        def forward(self, X):
+            X -= 0.5
+            return super().forward(X)
+
+    module, rows = InPlace(), X.clone()
+    first = output(module, (rows,), {})
+    assert torch.equal(rows, X)
+    assert torch.equal(output(module, (), {"X": rows}), first)
+    units = units_of(MLP(), X)
+    assert try_removal(module, units, random_choice(module, units)[1], (rows,), {}) is None
+
+
 class TestCheckUnchanged:
     """A smaller module must compute what the masked one computed."""
 

@@ -367,17 +367,34 @@ class TestMaxWeights:
         assert counts[0] == units.n_units > counts[1] > counts[-1]
 
 
-class TestEverySecond:
-    """A choice to try removal with, whatever the budget."""
+class TestTrials:
+    """Choices to try removal with, whatever the budget."""
 
     @pytest.mark.parametrize("name", [*CHAINS, *SIBLINGS, "attention", "cnn, grouped"])
-    def test_half_of_each_layer_goes(self, name):
+    def test_choices(self, name):
+        """Every second, all but the first, all but the last, and two by lot, the same each time."""
         _, units, _ = setting(name)
-        alive = ChooseUnits(units, Budget(threshold=0.0), "global").every_second()
+        choose = ChooseUnits(units, Budget(threshold=0.0), "global")
+        second, first, last, *random = [choose.spread(masks) for masks in choose.trials()]
+        assert len(random) == 2
         for layer in units.layers.values():
-            assert int(alive[layer].sum()) == (len(layer) + 1) // 2
-        for parts in units.siblings:
-            assert len(alive[parts].sum(1).unique()) == 1
+            n = len(layer)
+            assert int(second[layer].sum()) == (n + 1) // 2
+            assert all(alive[layer].any() for alive in random)
+            if n > 1:
+                assert int(first[layer].sum()) == int(last[layer].sum()) == n - 1
+        for alive in (second, first, last, *random):
+            for parts in units.siblings:
+                assert len(alive[parts].sum(1).unique()) == 1
+        again = [choose.spread(masks) for masks in choose.trials()]
+        assert all(map(torch.equal, again, [second, first, last, *random]))
+
+    def test_one_layer(self):
+        """Units of other layers are alive."""
+        _, units, _ = setting("mlp")
+        choose = ChooseUnits(units, Budget(threshold=0.0), "global")
+        masks = {"first.weight": torch.arange(8) > 2}
+        assert choose.spread(masks).tolist() == [False] * 3 + [True] * 13
 
 
 def test_weights_left_by_hand():

@@ -293,6 +293,49 @@ class LearnedStart(nn.Module):
         return self.head(self.gru(X[:, None], state)[1][0])
 
 
+class FirstUnit(MLP):
+    """Reads a hidden unit by its place."""
+
+    def __init__(self):
+        super().__init__()
+        self.extra = nn.Linear(1, 3)
+
+    def forward(self, X):
+        hidden = torch.relu(self.first(X))
+        return self.last(torch.tanh(self.second(hidden))) + self.extra(hidden[:, :1])
+
+
+class Shuffled(nn.Module):
+    """Channels in two halves, which must stay equal."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mix = nn.Conv1d(1, 8, 1), nn.Conv1d(8, 6, 1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, X):
+        X = torch.relu(self.conv(X[:, None]))
+        X = X.unflatten(1, (2, X.shape[1] // 2)).transpose(1, 2).flatten(1, 2)
+        return self.head(torch.relu(self.mix(X)).mean(2))
+
+
+class Squeezed(MLP):
+    """Loses the dimension of the rows where there is one."""
+
+    def forward(self, X):
+        return super().forward(X).squeeze()
+
+
+def rewriting(change):
+    """Return a criterion of the user's own, of changed magnitudes."""
+
+    def criterion(net, X, y, sample_weight):
+        scores = {n: w.detach().abs() for n, w in weight_matrices(net.module_).items()}
+        return change(scores)
+
+    return criterion
+
+
 class TestBeforeTraining:
     """What can be known of a module is known before it is trained."""
 
@@ -307,6 +350,14 @@ class TestBeforeTraining:
             (Branching, {"granularity": "unit"}, "Branching cannot be traced by torch.export"),
             (Branching, {"criterion": "wanda"}, "Branching cannot be traced by torch.export"),
             (Branching, {"criterion": "obs", "schedule": "one-shot"}, "cannot be traced"),
+            (FirstUnit, {"granularity": "unit"}, r"units of \['extra', 'first', 'second'\]"),
+            (Shuffled, {"granularity": "unit"}, r"Removing units of \['conv', 'mix'\]"),
+            (Squeezed, {"criterion": "fisher"}, r"Squeezed or its loss .* Write x.squeeze\(-1\)"),
+            (MLP, {"criterion": rewriting(lambda s: {"x": 1})}, r"exactly .*; got \['x'\]"),
+            (MLP, {"criterion": rewriting(lambda s: {n: v[:1] for n, v in s.items()})},
+             r"must be a tensor of shape \(8, 6\); got \(1, 6\)"),
+            (MLP, {"criterion": rewriting(lambda s: {n: -v for n, v in s.items()})},
+             "must be finite and non-negative"),
             (nn.Linear, {"granularity": "unit"}, "'weight' stays because it is an output"),
             (nn.Bilinear, {}, "has no layer to prune or quantize; found Bilinear"),
             (MLP, {"max_weights": 2}, "leaves 2 of 136, but each of the 3 layers must keep"),
@@ -332,6 +383,13 @@ class TestBeforeTraining:
         )
         with pytest.raises(ValueError, match=match):
             PrunedNet(net, **params).fit(*classification())
+
+    def test_arguments_of_a_criterion(self):
+        """A function that takes others is told what a criterion takes."""
+        net = Untrainable(MLP, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0)
+        match = r"called as criterion\(net, X, y, sample_weight\).*too many positional arguments"
+        with pytest.raises(TypeError, match=match):
+            PrunedNet(net, criterion=lambda net, X, y: {}).fit(*classification())
 
     def test_two_of_four_of_three_inputs(self):
         X, y = classification()
@@ -368,6 +426,41 @@ class TestBeforeTraining:
         assert [m.training for m in net.module_.modules()] == training
         for name, tensor in net.module_.state_dict().items():
             assert torch.equal(tensor, before[name])
+
+
+class TestThreshold:
+    """Everything whose score is below goes, and nothing below is left."""
+
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual"])
+    @pytest.mark.parametrize("recovery", ["fine-tune", "scratch"])
+    def test_clipping(self, schedule, recovery):
+        """Weights that retraining made small are clipped in the end."""
+        pruned = fit(
+            classifier(MLP, lr=0.5), threshold=0.15, schedule=schedule, recovery=recovery,
+            retrain_epochs=5,
+        )  # fmt: skip
+        for name, weight in weight_matrices(pruned.net_.module_).items():
+            assert weight[weight != 0].abs().min() >= 0.15
+            assert torch.equal(weight != 0, pruned.masks_[name])
+        assert 0 < pruned.sparsity_ < 1
+
+    def test_units(self):
+        """The sum of what reads a unit that is left is at least the threshold."""
+        pruned = fit(classifier(MLP, lr=0.5), threshold=0.8, granularity="unit", retrain_epochs=5)
+        module = pruned.net_.module_
+        assert module.second.weight.abs().sum(0).min() >= 0.8
+        assert module.last.weight.abs().sum(0).min() >= 0.8
+
+
+def test_zeros_of_a_frozen_net_count():
+    """``sparsity_`` is what is zero, whoever set it."""
+    X, y = classification()
+    net = classifier(MLP).fit(X, y)
+    with torch.no_grad():
+        net.module_.first.weight[::2] = 0.0
+    frozen = FrozenEstimator(net)
+    pruned = fit(frozen, sparsity=0.0, recovery="none", retrain_epochs=None)
+    assert pruned.sparsity_ == pytest.approx(24 / 136)
 
 
 def test_units_that_stay_are_explained():

@@ -358,7 +358,7 @@ class TestScratch:
         net.module_.last.weight.requires_grad_(False)
         before = copy.deepcopy(net.module_.state_dict())
         torch.manual_seed(0)
-        start_anew(net)
+        start_anew(net, X)
         torch.manual_seed(0)
         fresh = MLP(hidden=5).state_dict()
         assert net.module_.first.weight.shape == (5, 6)
@@ -366,6 +366,44 @@ class TestScratch:
             frozen = name == "last.weight"
             assert torch.equal(weight, fresh[name]) != frozen
             assert torch.equal(weight, before[name]) == frozen
+
+    @pytest.mark.parametrize("schedule", ["one-shot", "gradual", "projected"])
+    def test_masks_are_those_of_fine_tuning(self, schedule):
+        """The search for them is the same, whatever comes after it."""
+        net = classifier(MLP, max_epochs=3, optimizer=torch.optim.Adam, lr=0.01)
+        params = {"schedule": schedule, "sparsity": 0.8}
+        tuned, anew = fit(net, **params), fit(net, recovery="scratch", **params)
+        for name, mask in tuned.masks_.items():
+            assert torch.equal(anew.masks_[name], mask)
+        assert not torch.equal(anew.net_.module_.last.weight, tuned.net_.module_.last.weight)
+
+    def test_new_weights_have_a_seed_of_their_own(self, monkeypatch):
+        """They depend on no draw of the criterion, nor on the length of the search."""
+        starts = []
+
+        def noted(net, X):
+            start_anew(net, X)
+            starts.append(net.module_.first.weight.detach().clone())
+
+        monkeypatch.setattr(pruned_module, "start_anew", noted)
+        for params in ({}, {"criterion": "random"}, {"schedule": "gradual", "retrain_epochs": 2}):
+            fit(classifier(MLP), recovery="scratch", **params)
+        fit(classifier(MLP), recovery="scratch", random_state=1)
+        assert torch.equal(starts[0], starts[1])
+        assert torch.equal(starts[0], starts[2])
+        assert not torch.equal(starts[0], starts[3])
+
+    @pytest.mark.parametrize("granularity", ["weight", "unit"])
+    def test_lazy_layers(self, granularity):
+        """Layers that take their width from the rows have new weights of that width."""
+
+        class Lazy(nn.Sequential):
+            def __init__(self):
+                super().__init__(nn.LazyLinear(8), nn.LazyBatchNorm1d(), nn.ReLU(), nn.Linear(8, 3))
+
+        pruned = fit(classifier(Lazy), recovery="scratch", granularity=granularity)
+        assert pruned.net_.module_[0].weight.shape[1] == 6
+        assert pruned.sparsity_ > 0.4
 
     def test_frozen_parameters(self):
         """What a Freezer froze keeps the values of the dense net, but for those pruned."""
