@@ -186,7 +186,8 @@ def write_report():
         "Written by `python docs/benchmarks/quantization.py report` from the rows beside it. Every"
         " method starts from the dense net of its fold; differences are paired over 5 folds. All"
         " settings are defaults; retraining takes"
-        f" {EPOCHS} epochs with the dense net's own optimizer and rate. Sizes count all parameters;"
+        f" {EPOCHS} epochs with the dense net's own optimizer and rate, which the dense net has not"
+        " had: part of what it gains is theirs. Sizes count all parameters;"
         " those of onnxruntime are of its file, graph included. Seconds are medians on a shared"
         " machine with one thread, a rough guide.\n",
     ]

@@ -24,13 +24,12 @@ from .criteria import CRITERIA, Criterion
 from .equivalence import remove_checked
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_units, choose_weights
 from .obs import compensate
-from .recovery import fine_tune_rate, learning_rate, start_anew
+from .recovery import fine_tune_rate, learning_rate, n_epochs, start_anew
 from .refusals import BUDGETS, REFUSALS
 from .removal import remaining_masks
 from .schedules import SCHEDULES, Pruner, zero_fraction
 
 DEFAULT_SPARSITY = 0.5
-DEFAULT_EPOCHS = 10
 
 
 class PrunedNet(BaseCompressedNet):
@@ -265,7 +264,9 @@ class PrunedNet(BaseCompressedNet):
         if self.schedule != "one-shot":
             # Masks for a training from scratch are those that fine-tuning finds.
             search = "fine-tune" if self.recovery == "scratch" else self.recovery
-            n_steps = self._n_epochs(net, search) * len(training_batches(net, taught))
+            n_steps = n_epochs(self.retrain_epochs, search, net) * len(
+                training_batches(net, taught)
+            )
             self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps), search)
             return
         weights = weight_matrices(net.module_)
@@ -274,15 +275,10 @@ class PrunedNet(BaseCompressedNet):
         if self.criterion == "obs":
             compensate(net, pruner.data, dense, pruner.masks)
 
-    def _n_epochs(self, net: NeuralNet, recovery: str) -> int:
-        if self.retrain_epochs is not None:
-            return self.retrain_epochs
-        return net.max_epochs if recovery == "scratch" else DEFAULT_EPOCHS
-
     def _retrain(
         self, pruner: Pruner, data: Data, after_step: Callable[[float], None], recovery: str
     ) -> None:
-        net, epochs = pruner.net, self._n_epochs(pruner.net, recovery)
+        net, epochs = pruner.net, n_epochs(self.retrain_epochs, recovery, pruner.net)
         own = fine_tune_rate(net)
         retrain(
             net,

@@ -13,6 +13,7 @@ from ..training.loop import Rate, cosine
 from ..training.nets import dense_net, is_frozen
 from ..training.shapes import listed_callbacks
 
+DEFAULT_EPOCHS = 10
 # First rate of fine-tuning relative to the optimizer's own, where steps do not grow with the
 # gradient: with a lower one, a very sparse net does not recover in a few epochs. Elsewhere the
 # optimizer's own rate is often close to the largest one that is stable. Measured in
@@ -37,6 +38,13 @@ def fine_tune_rate(net: NeuralNet) -> float:
     """Return the default first rate of fine-tuning, relative to that of a net's optimizer."""
     optimizers = [getattr(net, name + "_") for name in net._optimizers]
     return FINE_TUNE_RATE if all(isinstance(o, NORMALIZING) for o in optimizers) else 1.0
+
+
+def n_epochs(given: int | None, recovery: str, net: NeuralNet) -> int:
+    """Return how long to retrain: as was asked for, or as suits the kind of recovery."""
+    if given is not None:
+        return given
+    return net.max_epochs if recovery == "scratch" else DEFAULT_EPOCHS
 
 
 def learning_rate(
