@@ -15,7 +15,7 @@ from skcompress import DistilledNet, PrunedNet, distillation, pruning, selection
 from skcompress._sklearn import StrOptions
 from skcompress.distillation.refusals import REFUSALS as DISTILLATION_REFUSALS
 from skcompress.pruning import CRITERIA
-from skcompress.pruning.pruned import DEFAULT_EPOCHS
+from skcompress.pruning.recovery import DEFAULT_EPOCHS
 from skcompress.pruning.refusals import REFUSALS
 
 ROOT = Path(__file__).parents[1]

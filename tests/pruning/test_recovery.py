@@ -15,6 +15,7 @@ from skcompress import PrunedNet
 from skcompress.layers import weight_matrices
 from skcompress.pruning import pruned as pruned_module
 from skcompress.pruning.recovery import (
+    DEFAULT_EPOCHS,
     FINE_TUNE_RATE,
     NORMALIZING,
     fine_tune_rate,
@@ -182,7 +183,7 @@ class TestFineTune:
 
     def test_default_number_of_epochs(self):
         fit(recording())
-        assert len(RATES) == (4 + pruned_module.DEFAULT_EPOCHS) * 3
+        assert len(RATES) == (4 + DEFAULT_EPOCHS) * 3
 
 
 SCHEDULERS = {
