@@ -89,14 +89,18 @@ def tempered_fisher(
     power: float = 0.35,
     decay: float = 0.998,
     soft: SoftTargets | None = None,
+    mean_squares: Scores | None = None,
 ) -> Scores:
     """Magnitude tempered by gradients: ``|w| (E[g^2])^power``, g per batch.
 
-    E is a running mean, corrected for its start at zero. A `power` of 0 is the magnitude, 0.5
-    ranks as the Fisher diagonal of batches. At most 2,048 rows, evenly spaced, are used.
+    E is a running mean over batches of at most 2,048 rows, evenly spaced, corrected for its start
+    at zero; once retraining has made ``1 / (1 - decay)`` steps, it is the running mean over those.
+    A `power` of 0 is the magnitude, 0.5 ranks as the Fisher diagonal of batches.
     ``functools.partial(tempered_fisher, power=0.5)`` is a criterion as well.
     """
     weights = weight_matrices(net.module_)
+    if mean_squares is not None:
+        return {n: w.detach().abs() * mean_squares[n] ** power for n, w in weights.items()}
     data = evenly_spaced(Data(X, y, sample_weight, soft), TEMPERED_ROWS)
     steps, means = 0, {n: torch.zeros_like(w) for n, w in weights.items()}
     for gradients, _ in _gradients(net, data, weights):
@@ -147,18 +151,34 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def score(criterion: str | Criterion, net: NeuralNet, data: Data) -> Scores:
+def as_function(criterion: str | Criterion) -> Criterion:
+    """Return the function behind a name."""
+    return CRITERIA[criterion] if isinstance(criterion, str) else criterion
+
+
+def score(
+    criterion: str | Criterion, net: NeuralNet, data: Data, mean_squares: Scores | None = None
+) -> Scores:
     """Score every prunable weight, and check what a callable returned.
+
+    Parameters
+    ----------
+    criterion : str or callable
+    net : skorch.NeuralNet
+    data : Data
+    mean_squares : dict of Tensor or None, default=None
+        Running means of squared gradients, for a criterion that takes them.
 
     Raises
     ------
     ValueError
         If names, shapes or values are not what a criterion gives.
     """
-    function = CRITERIA[criterion] if isinstance(criterion, str) else criterion
-    wanted = data.soft is not None and "soft" in inspect.signature(function).parameters
-    taught = {"soft": data.soft} if wanted else {}
-    scores = function(net, data.X, data.y, data.sample_weight, **taught)
+    function = as_function(criterion)
+    offered = {"soft": data.soft, "mean_squares": mean_squares}
+    takes = inspect.signature(function).parameters
+    beside = {n: value for n, value in offered.items() if value is not None and n in takes}
+    scores = function(net, data.X, data.y, data.sample_weight, **beside)
     weights = weight_matrices(net.module_)
     if not isinstance(scores, dict) or set(scores) != set(weights):
         got = sorted(scores) if isinstance(scores, dict) else type(scores).__name__

@@ -20,8 +20,8 @@ from ..training.loop import Data
 
 Scores = dict[str, Tensor]
 
-# Outputs times inputs cubed: about a minute on one core.
-MAX_OPERATIONS = 2e11
+# Outputs times inputs cubed: about a minute on one core, bound by its memory.
+MAX_OPERATIONS = 3e10
 # Numbers that one chunk of inverse Hessians may hold, so that it stays in a core's cache.
 CHUNK = 200_000
 

@@ -15,7 +15,7 @@ from ..layers import transposed_groups, weight_matrices
 from ..probe import check_last_batch
 from ..refusals import Refusal
 from ..training.isolation import seed_generators, stage_seed
-from ..training.loop import Data, retrain
+from ..training.loop import Data, retrain, training_batches
 from ..training.nets import dense_net
 from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
@@ -264,7 +264,9 @@ class PrunedNet(BaseCompressedNet):
         if self.schedule != "one-shot":
             # Masks for a training from scratch are those that fine-tuning finds.
             search = "fine-tune" if self.recovery == "scratch" else self.recovery
-            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner), search)
+            n_epochs = self._n_epochs(pruner.net, search)
+            n_steps = n_epochs * len(training_batches(pruner.net, taught))
+            self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps), search)
             return
         weights = weight_matrices(pruner.net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -272,29 +274,32 @@ class PrunedNet(BaseCompressedNet):
         if self.criterion == "obs":
             compensate(pruner.net, pruner.data, dense, pruner.masks)
 
+    def _n_epochs(self, net: NeuralNet, recovery: str) -> int:
+        if self.retrain_epochs is not None:
+            return self.retrain_epochs
+        return net.max_epochs if recovery == "scratch" else DEFAULT_EPOCHS
+
     def _retrain(
         self, pruner: Pruner, data: Data, after_step: Callable[[float], None], recovery: str
     ) -> None:
-        epochs = self.retrain_epochs
-        if epochs is None:
-            epochs = pruner.net.max_epochs if recovery == "scratch" else DEFAULT_EPOCHS
+        epochs, lr = self._n_epochs(pruner.net, recovery), self.retrain_lr
+        default = fine_tune_rate(pruner.net)
+        rate = learning_rate(recovery, lr, self.estimator_, epochs, default)
+        verbose = int(self.verbose)
         retrain(
             pruner.net,
             data,
             epochs=epochs,
-            lr=self.retrain_lr,
-            rate=learning_rate(
-                recovery, self.retrain_lr, self.estimator_, epochs, fine_tune_rate(pruner.net)
-            ),
+            lr=lr,
+            rate=rate,
             after_step=after_step,
-            verbose=int(self.verbose),
+            verbose=verbose,
         )
 
     def _shrink(self, net: NeuralNet, data: Data, pruner: Pruner) -> dict[str, Tensor]:
         """Remove the masked units; return the masks of what is left."""
-        choose = pruner.choose
+        choose, (args, kwargs) = pruner.choose, example_inputs(net, data)
         assert isinstance(choose, ChooseUnits)
-        args, kwargs = example_inputs(net, data)
         self.unremovable_ = choose.units.stays
         kept = remove_checked(net.module_, choose.units, choose.alive, args, kwargs)
         return remaining_masks(net.module_, pruner.inherited, kept)

@@ -10,19 +10,24 @@ from torch import Tensor, nn
 from ..layers import weight_matrices
 from ..training.loop import Data
 from .budgets import Masks
-from .criteria import Criterion, score
+from .criteria import Criterion, as_function, score
 from .granularity import Choose
+from .running import follow
 
 # RAMP and START were chosen on digits and on rows of MNIST, apart from those that the benchmark
 # reports; no rows of that choice are kept.
 # The part of the phase in which masks change; the rest trains what stays.
 RAMP = 0.5
-# A gradual schedule begins at the final density to this power: weights that are safely small go
-# before training blurs the ranking of the dense net.
+# A short gradual schedule begins at the final density to this power: weights that are safely small
+# go before the first, fast steps blur the ranking of the dense net.
 START = 0.75
-# How often a gradual schedule sets its masks anew, and how many rounds of dense and sparse
-# training a projected one makes.
-N_UPDATES = 10
+# A phase of more steps than this is long: it has the time to begin with fewer weights gone, in
+# proportion, so that the ranking can follow the training.
+LONG = 1000
+# A gradual schedule sets its masks anew at least as often as the first, and in a long phase once
+# in so many steps, up to the last.
+N_UPDATES, STEPS_BETWEEN, MAX_UPDATES = 10, 40, 100
+# How many rounds of dense and sparse training a projected schedule makes.
 N_ROUNDS = 4
 # Integers of as many bytes as a weight: -1 has all bits, 0 has none.
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -54,6 +59,7 @@ class Pruner:
     def __post_init__(self) -> None:
         # Found once: masks are applied after every step.
         self._weights = weight_matrices(self.net.module_)
+        self._squares = follow(as_function(self.criterion), self._weights)
         whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in self._weights.items()}
         self._set({name: self.inherited.get(name, mask) for name, mask in whole.items()})
 
@@ -81,10 +87,16 @@ class Pruner:
         return 1 - masked_fraction(masks, n_weights)
 
     def _choose(self, progress: float, masks: Masks) -> Masks:
-        scores = score(self.criterion, self.net, self.data)
+        means = None if self._squares is None else self._squares.values()
+        scores = score(self.criterion, self.net, self.data, means)
         for name, mask in masks.items():
             scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1.0)
         return self.choose(scores, progress)
+
+    def watch(self) -> None:
+        """Take up the gradients of a training step, if the criterion asks for them."""
+        if self._squares is not None:
+            self._squares.add()
 
     @torch.no_grad()
     def apply(self, progress: float = 1.0) -> None:
@@ -108,7 +120,7 @@ def cubic_ramp(progress: float, start: float = 0.0) -> float:
     return 1 - (1 - start) * (1 - min(progress / RAMP, 1.0)) ** 3
 
 
-def first_part(density: float) -> float:
+def first_part(density: float, n_steps: int = 0) -> float:
     """Part of the removal that a gradual schedule begins with, for the density it ends at.
 
     Examples
@@ -116,31 +128,37 @@ def first_part(density: float) -> float:
     >>> from skcompress.pruning.schedules import first_part
     >>> round(first_part(0.01), 3)  # 1% stays in the end, 0.01 ** 0.75 = 3.2% at first
     0.978
+    >>> round(first_part(0.01, n_steps=15_000), 3)  # 0.01 ** 0.05 = 79% at first
+    0.208
     """
-    return (1 - density**START) / (1 - density) if density < 1 else 1.0
+    power = START * min(1.0, LONG / max(n_steps, 1))
+    return (1 - density**power) / (1 - density) if density < 1 else 1.0
 
 
-def gradual(pruner: Pruner) -> Callable[[float], None]:
+def gradual(pruner: Pruner, n_steps: int) -> Callable[[float], None]:
     """Prune a part at once and the rest along a cubic ramp while training goes on.
 
     Nothing grows back.
     """
-    start, done = first_part(pruner.density()), 0
+    start, done = first_part(pruner.density(), n_steps), 0
+    often = min(int(RAMP * n_steps) // STEPS_BETWEEN, MAX_UPDATES)
+    n_updates = max(N_UPDATES, often)
     pruner.update(start)
 
     def after_step(progress: float) -> None:
         nonlocal done
-        update = min(int(progress / RAMP * N_UPDATES), N_UPDATES)
+        pruner.watch()
+        update = min(int(progress / RAMP * n_updates), n_updates)
         if update > done:
             done = update
-            pruner.update(cubic_ramp(RAMP * update / N_UPDATES, start))
+            pruner.update(cubic_ramp(RAMP * update / n_updates, start))
         else:
             pruner.apply()
 
     return after_step
 
 
-def projected(pruner: Pruner) -> Callable[[float], None]:
+def projected(pruner: Pruner, n_steps: int) -> Callable[[float], None]:
     """Alternate dense phases with phases projected after each step; end with fixed masks.
 
     A projection keeps the k largest weights, whichever they are by then: iterative hard
@@ -164,7 +182,7 @@ def projected(pruner: Pruner) -> Callable[[float], None]:
     return after_step
 
 
-SCHEDULES: dict[str, Callable[[Pruner], Callable[[float], None]]] = {
+SCHEDULES: dict[str, Callable[[Pruner, int], Callable[[float], None]]] = {
     "gradual": gradual,
     "projected": projected,
 }

@@ -133,8 +133,7 @@ def retrain(
     # Groups of their own come first, so the rate of groups[0] may not be the net's.
     scale = 1.0 if lr is None else lr / optimizers[0].defaults["lr"]
     first_rates = [group["lr"] * scale for group in groups]
-    with array_iterators(net):
-        iterator = net.get_iterator(net.get_dataset(data.inputs, data.y), training=True)
+    iterator = training_batches(net, data)
     n_steps, step = epochs * len(iterator), 0
     if not n_steps:
         raise ValueError(
@@ -154,6 +153,12 @@ def retrain(
             if verbose:
                 loss = torch.stack(losses).mean().item()
                 print(f"compression epoch {epoch + 1}/{epochs}: training loss {loss:.4f}")
+
+
+def training_batches(net: NeuralNet, data: Data) -> Any:
+    """Return the net's training iterator over rows; its length is the steps of an epoch."""
+    with array_iterators(net):
+        return net.get_iterator(net.get_dataset(data.inputs, data.y), training=True)
 
 
 def maybe_weighted(net: NeuralNet, data: Data) -> contextlib.AbstractContextManager[None]:

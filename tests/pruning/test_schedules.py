@@ -11,6 +11,7 @@ from skcompress.pruning import schedules
 from skcompress.pruning.budgets import Budget
 from skcompress.pruning.granularity import choose_weights
 from skcompress.pruning.schedules import (
+    LONG,
     N_UPDATES,
     RAMP,
     Pruner,
@@ -45,8 +46,8 @@ class Log:
             monkeypatch.setitem(schedules.SCHEDULES, name, self._counting(schedule))
 
     def _counting(self, schedule):
-        def make(pruner):
-            after_step = schedule(pruner)
+        def make(pruner, n_steps):
+            after_step = schedule(pruner, n_steps)
 
             def counting(progress):
                 after_step(progress)
@@ -89,6 +90,12 @@ class TestCubicRamp:
         assert 0 < first < 1
         assert 1 - first * (1 - density) == pytest.approx(density**schedules.START)
 
+    def test_a_long_phase_begins_with_less(self):
+        """In proportion to its steps; a short one does not begin with more."""
+        parts = [first_part(0.02, n_steps) for n_steps in (0, 10, LONG, 2 * LONG, 20 * LONG)]
+        assert parts[0] == parts[1] == parts[2] > parts[3] > parts[4] > 0
+        assert 1 - parts[3] * 0.98 == pytest.approx(0.02 ** (schedules.START / 2))
+
     def test_nothing_to_remove(self):
         assert first_part(1.0) == 1.0
 
@@ -125,6 +132,15 @@ def test_gradual(params, monkeypatch):
     assert ramp[-1] <= RAMP * n_steps
     assert (np.diff(log.nonzero) <= 0).all()
     assert set(log.nonzero[ramp[-1] :]) == {log.kept[len(ramp) - 1]}
+
+
+def test_a_long_phase_sets_its_masks_more_often(monkeypatch):
+    """Once in so many steps, up to the last."""
+    monkeypatch.setattr(schedules, "STEPS_BETWEEN", 1)
+    monkeypatch.setattr(schedules, "MAX_UPDATES", 15)
+    log = Log(monkeypatch)
+    fit(n_epochs=14, schedule="gradual", sparsity=0.9)
+    assert len(log.progress) == 1 + 15
 
 
 def test_gradual_follows_the_ramp(monkeypatch):
