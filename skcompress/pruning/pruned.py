@@ -285,16 +285,8 @@ class PrunedNet(BaseCompressedNet):
         epochs, lr = self._n_epochs(pruner.net, recovery), self.retrain_lr
         default = fine_tune_rate(pruner.net)
         rate = learning_rate(recovery, lr, self.estimator_, epochs, default)
-        verbose = int(self.verbose)
-        retrain(
-            pruner.net,
-            data,
-            epochs=epochs,
-            lr=lr,
-            rate=rate,
-            after_step=after_step,
-            verbose=verbose,
-        )
+        settings: dict[str, Any] = {"epochs": epochs, "lr": lr, "rate": rate}
+        retrain(pruner.net, data, after_step=after_step, verbose=int(self.verbose), **settings)
 
     def _shrink(self, net: NeuralNet, data: Data, pruner: Pruner) -> dict[str, Tensor]:
         """Remove the masked units; return the masks of what is left."""
