@@ -1,12 +1,6 @@
 """Sphinx settings: `sphinx-build -W docs docs/_build` builds the pages without warnings."""
 
-import re
-from pathlib import Path
-
 from skcompress import __version__
-from skcompress.distillation.refusals import REFUSALS as DISTILLATION
-from skcompress.pruning.refusals import REFUSALS as PRUNING
-from skcompress.quantization.refusals import REFUSALS as QUANTIZATION
 
 project = "skcompress"
 author = "skcompress developers"
@@ -19,8 +13,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
 ]
-# What is generated is included by other pages.
-exclude_patterns = ["_build", "generated"]
+exclude_patterns = ["_build"]
 
 smartquotes = False  # quotes in docstrings are code
 
@@ -37,33 +30,8 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
 
-# Name of the generated page: the table of refusals that it shows.
-REFUSALS = {"refusals": PRUNING, "refusals_distillation": DISTILLATION,
-            "refusals_quantization": QUANTIZATION}  # fmt: skip
-
-
-def refusal_table(refusals) -> str:
-    """Return the combinations that an estimator refuses as a Markdown table."""
-    rows = [f"| {as_code(r.combination)} | {as_code(r.message)} |" for r in refusals]
-    return "\n".join(["| combination | what the error says |", "|---|---|", *rows, ""])
-
-
-def as_code(text: str) -> str:
-    """Set names of parameters and their values as code."""
-    value = r"'[^']*'"
-    return re.sub(rf"\b\w+=(?:{value}|\w+)?|(?<!\w){value}|\b\w+_\w*|\b\w+\(\)", r"`\g<0>`", text)
-
-
-def write_refusals(app):
-    folder = Path(app.srcdir, "generated")
-    folder.mkdir(exist_ok=True)
-    for name, refusals in REFUSALS.items():
-        folder.joinpath(f"{name}.md").write_text(refusal_table(refusals), encoding="utf-8")
-
-
 def strip_code(app, doctree):
     """Drop the blank line that doctest needs at the end of an example."""
-    # Imported here, so that the tests can read the tables above without Sphinx.
     from docutils import nodes
 
     for block in doctree.findall(nodes.literal_block):
@@ -82,6 +50,5 @@ def write_formula(translator, node):
 
 
 def setup(app):
-    app.connect("builder-inited", write_refusals)
     app.connect("doctree-read", strip_code)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -13,10 +13,8 @@ import pytest
 import skcompress
 from skcompress import DistilledNet, PrunedNet, distillation, pruning, selection, training
 from skcompress._sklearn import StrOptions
-from skcompress.distillation.refusals import REFUSALS as DISTILLATION_REFUSALS
 from skcompress.pruning import CRITERIA
 from skcompress.pruning.recovery import DEFAULT_EPOCHS
-from skcompress.pruning.refusals import REFUSALS
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs/user_guide/pruning.md").read_text(encoding="utf-8")
@@ -81,46 +79,30 @@ def test_guide_to_distillation_mentions_every_parameter(name):
 
 
 @pytest.fixture(scope="module")
-def generate():
-    """Return the function by which the build of the documentation makes a table."""
-    return runpy.run_path(str(ROOT / "docs/conf.py"))["refusal_table"]
+def tables():
+    """Return the names of the script that writes the tables of refusals."""
+    return runpy.run_path(str(ROOT / "docs/refusals.py"))
 
 
-@pytest.fixture(scope="module")
-def refusal_rows(generate):
-    """Lines of the table of PrunedNet, without markup."""
-    table = generate(REFUSALS)
-    return table.replace("`", "").splitlines()[2:]
+@pytest.mark.parametrize("name", ["pruning", "quantization", "distillation"])
+def test_guide_has_the_refusals_of_the_code(tables, name):
+    """The page has a row of two cells for each combination that is refused, and no other."""
+    page = (ROOT / f"docs/user_guide/{name}.md").read_text(encoding="utf-8")
+    (table,) = tables["FRAME"].findall(page)
+    rows = [f"| {r.combination} | {r.message} |" for r in tables["TABLES"][name]]
+    assert table.replace("`", "").split("\n")[3:-2] == rows, "run `python docs/refusals.py`"
+    assert tables["with_table"](name) == page, "run `python docs/refusals.py`"
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.combination)
-def test_refusals_are_in_the_generated_table(refusal, refusal_rows):
-    """The table has a row of two cells for each combination that is refused."""
-    assert f"| {refusal.combination} | {refusal.message} |" in refusal_rows
-
-
-def test_generated_table_has_nothing_else(refusal_rows):
-    """No row is left of a combination that is not refused any more."""
-    assert len(refusal_rows) == len(REFUSALS)
-
-
-def test_guide_includes_the_generated_table():
-    """The guide shows that table instead of one written by hand."""
-    assert "```{include} ../generated/refusals.md\n```" in GUIDE
-
-
-def test_refusals_of_distillation_are_generated(generate):
-    """The table of DistilledNet is made, and shown, in the same way."""
-    rows = generate(DISTILLATION_REFUSALS).replace("`", "").splitlines()[2:]
-    assert rows == [f"| {r.combination} | {r.message} |" for r in DISTILLATION_REFUSALS]
-    assert "```{include} ../generated/refusals_distillation.md\n```" in DISTILLATION
+def test_every_technique_has_a_table(tables):
+    """A wing of the package with refusals is not forgotten."""
+    wings = {path.parent.name for path in (ROOT / "skcompress").glob("*/refusals.py")}
+    assert set(tables["TABLES"]) == wings
 
 
 def test_documentation_builds_without_warnings(tmp_path):
     """Sphinx builds every page, and a warning is an error."""
-    pytest.importorskip("sphinx")
-    ignored = shutil.ignore_patterns("_build", "generated")
-    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=ignored)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("_build"))
     shutil.copy(ROOT / "README.md", tmp_path)
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", "html"]
     build = subprocess.run(

@@ -264,9 +264,8 @@ class PrunedNet(BaseCompressedNet):
         if self.schedule != "one-shot":
             # Masks for a training from scratch are those that fine-tuning finds.
             search = "fine-tune" if self.recovery == "scratch" else self.recovery
-            n_steps = n_epochs(self.retrain_epochs, search, net) * len(
-                training_batches(net, taught)
-            )
+            n_steps = len(training_batches(net, taught))
+            n_steps *= n_epochs(self.retrain_epochs, search, net)
             self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps), search)
             return
         weights = weight_matrices(net.module_)
