@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
+from sklearn.ensemble import VotingClassifier
 from sklearn.feature_selection import SelectKBest
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -99,6 +101,50 @@ def test_weights_are_routed_through_a_search():
     plain = GridSearchCV(pruned(), {"sparsity": [0.2, 0.5]}, cv=3, refit=False).fit(X, Y)
     assert min(routed["mean_test_score"]) > WELL_ABOVE_CHANCE
     assert routed["mean_test_score"].tolist() != plain.cv_results_["mean_test_score"].tolist()
+
+
+def asking(**settings):
+    """Return a pruned net that asks for sample weights."""
+    estimator = pruned(**settings).set_fit_request(sample_weight=True)
+    return estimator.set_score_request(sample_weight=True)
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_are_routed_through_a_vote():
+    """Every member is fitted with the weights that it asks for."""
+    weights = weights_of_class_zero()
+    members = [("asks", asking()), ("declines", pruned().set_fit_request(sample_weight=False))]
+    vote = VotingClassifier(members).fit(X, Y, sample_weight=weights)
+    asks, declines = vote.estimators_
+    assert_same_state(state(asks), state(pruned().fit(X, Y, sample_weight=weights)))
+    assert_same_state(state(declines), state(pruned().fit(X, Y)))
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_are_routed_through_a_calibration():
+    """The net of each fold is fitted with the weights of its rows."""
+    weights = np.linspace(0.2, 2, len(X))
+    folds = [(np.arange(0, len(X), 2), np.arange(1, len(X), 2))]
+    calibrated = CalibratedClassifierCV(asking(), cv=folds, ensemble=True)
+    calibrated.fit(X, Y, sample_weight=weights)
+    (member,) = calibrated.calibrated_classifiers_
+    rows = folds[0][0]
+    direct = pruned().fit(X[rows], Y[rows], sample_weight=weights[rows])
+    assert_same_state(state(member.estimator), state(direct))
+
+
+@pytest.mark.usefixtures("routing")
+def test_weights_are_routed_to_nested_nets():
+    """The outer stage asks, and hands the weights on to the inner one."""
+    weights = weights_of_class_zero()
+    scores = cross_validate(
+        asking(net=pruned(sparsity=0.2)), X, Y, cv=3, params={"sample_weight": weights},
+        return_estimator=True, return_indices=True,
+    )  # fmt: skip
+    rows = scores["indices"]["train"][0]
+    direct = pruned(pruned(sparsity=0.2)).fit(X[rows], Y[rows], sample_weight=weights[rows])
+    assert_same_state(state(scores["estimator"][0]), state(direct))
+    assert_same_state(state(scores["estimator"][0].estimator_), state(direct.estimator_))
 
 
 @pytest.mark.usefixtures("routing")

@@ -31,3 +31,11 @@ def test_version_has_one_source():
     assert settings["project"]["dynamic"] == ["version"]
     assert ROOT / settings["tool"]["hatch"]["version"]["path"] == Path(skcompress.__file__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", skcompress.__version__)
+
+
+def test_links_of_readme_lead_somewhere():
+    """They are paths in the repository, so that they work on GitHub as well."""
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    inside = [link for link in links if not link.startswith("https://")]
+    assert {"docs/user_guide/pruning.md", "notebooks/01_quickstart.ipynb"} <= set(inside)
+    assert [link for link in inside if not (ROOT / link).exists()] == []

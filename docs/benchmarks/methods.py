@@ -87,6 +87,8 @@ PEERS = {
     "torch prune, constant rate": partial(torch_prune, policy="constant"),
     "torch prune, cosine": partial(torch_prune, policy="cosine"),
 }
+# Multiples of the dense net's rate. PrunedNet's default is 5, so its peers may choose that, too.
+RATES, PEER_RATES = (1.0, 3.0, 10.0), (1.0, 3.0, 5.0, 10.0)
 METHODS = {
     OURS: pruned,
     **PEERS,

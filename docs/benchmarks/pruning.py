@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from data import dense_net, load
 from joblib import Parallel, delayed
-from methods import METHODS, OURS, Cell
+from methods import METHODS, OURS, PEER_RATES, PEERS, RATES, Cell
 from pruning_report import best_rates, write_report
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
@@ -33,7 +33,6 @@ from skcompress.training.isolation import isolated, seed_generators
 HERE = Path(__file__).parent
 SPARSITIES = (0.8, 0.9, 0.95, 0.98, 0.99)
 EPOCHS = (5, 10)
-RATES = (1.0, 3.0, 10.0)
 TUNE_SEED, FINAL_SEED = 1, 2
 
 
@@ -121,7 +120,7 @@ def tuning_cells(data):
         for sparsity in SPARSITIES
         for method in METHODS
         if method != OURS
-        for lr in RATES
+        for lr in (PEER_RATES if method in PEERS else RATES)
     ]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from methods import METHODS, OURS, PEERS
+from methods import METHODS, OURS, PEER_RATES, PEERS, RATES
 from scipy import stats
 
 DATA = {"digits": "scikit-learn's digits, MLP 64-100-50-10",
@@ -78,6 +78,12 @@ def complete(rows):
     return rows[rows.method.isin(done)], rest
 
 
+def listed(rates):
+    """Write rates as words."""
+    *first, last = [f"{rate:g}" for rate in rates]
+    return f"{', '.join(first)} or {last}"
+
+
 def section(data, rows):
     """Write the part of a data set."""
     rows, rest = complete(rows)
@@ -89,7 +95,8 @@ def section(data, rows):
         "### The defaults against torch.nn.utils.prune\n",
         "The peer may choose its learning rate and whether it stays constant or falls as a"
         " cosine; the better of the two is taken at each sparsity. Differences are paired by"
-        " fold.\n",
+        " fold. torch's pruning sets all its masks at once, so where the row `one-shot, magnitude`"
+        " below is as good as torch's, the gain is that of the gradual schedule.\n",
         markdown(verdicts(rows), index=False),
     ]
     if rest:
@@ -106,8 +113,10 @@ def write_report(folder):
         "# Pruning: accuracy by method\n",
         "Written by `python docs/benchmarks/pruning.py report` from the rows beside it. Every"
         " method starts from the same dense net of its fold, with the same optimizer (Adam) and"
-        " the same epochs. Each but the defaults has the best of three learning rates, chosen"
-        " on another split (digits) or other rows (MNIST). `units` and the small dense net have"
+        " the same epochs. Each but the defaults has the best of several learning rates, chosen"
+        f" on another split (digits) or other rows (MNIST): {listed(RATES)} times the dense net's,"
+        f" for torch's pruning {listed(PEER_RATES)} times, since the defaults take 5."
+        " `units` and the small dense net have"
         " as many weights as the others keep; the small net trains for all of the dense and the"
         " retraining epochs. A method that cannot reach a size shows a dash. Seconds are medians"
         " on a shared machine with one thread, a rough guide.\n",

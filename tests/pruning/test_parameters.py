@@ -49,6 +49,7 @@ def weights(pruned):
 
 OWN = [name for name in CRITERIA if name != "activation"]
 OF_UNITS = [name for name in CRITERIA if name != "obs"]
+WHILE_TRAINING = [name for name in OWN if name != "obs"]
 NO_TRAINING = {"recovery": "none", "sparsity": 0.6}
 UNITS_GO = {"recovery": "none", "sparsity": 0.4, "granularity": "unit"}
 # Parameter: (its values, what is given beside it, whether already the masks differ).
@@ -56,7 +57,7 @@ VALUES = {
     "criterion": [
         (OWN, NO_TRAINING, masks),
         (OF_UNITS, UNITS_GO, weights),
-        ([*OF_UNITS[:4], "random"], {"schedule": "gradual", "sparsity": 0.8}, masks),
+        (WHILE_TRAINING, {"schedule": "gradual", "sparsity": 0.8}, masks),
     ],
     "sparsity": [
         ([0.0, 0.3, 0.31, 0.8], {"recovery": "none"}, masks),
