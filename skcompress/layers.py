@@ -49,7 +49,7 @@ def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
     ['0.weight', '2.weight_ih_l0', '2.weight_hh_l0']
     """
     embedded = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    _check_plain(module)
+    check_plain(module)
     weights = {}
     for name, parameter in module.named_parameters():
         owner, _, attribute = name.rpartition(".")
@@ -81,7 +81,7 @@ def _prefixes(layer: nn.Module) -> tuple[str, ...]:
     return next((p for kind, p in WEIGHT_PREFIXES.items() if isinstance(layer, kind)), ())
 
 
-def _check_plain(module: nn.Module) -> None:
+def check_plain(module: nn.Module) -> None:
     """Refuse weights that are computed: what is removed from them would come back."""
     for name, layer in module.named_modules():
         for weight, remedy in _computed(layer):

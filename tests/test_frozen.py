@@ -10,6 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_validate
 from skorch import NeuralNetClassifier
 from skorch.callbacks import LRScheduler
+from torch.nn.utils import prune
 
 from tests.contract_modules import (
     MLP,
@@ -208,3 +209,14 @@ def test_freezing_does_not_fit():
     """A net that holds no module yet is refused with what to call."""
     with pytest.raises(NotFittedError, match=r"Call fit on it, or initialize\(\) on a net"):
         pruned(FrozenEstimator(classifier())).fit(X, Y)
+
+
+def test_a_frozen_net_whose_weights_are_computed():
+    """Masks of torch.nn.utils.prune are taken off first; the error names the layer."""
+    net = classifier().fit(X.astype(np.float32), Y)
+    prune.l1_unstructured(net.module_.layers[0], "weight", 0.5)
+    with pytest.raises(ValueError, match=r"layer 'layers.0' .*prune.remove\(layer, 'weight'\)"):
+        pruned(FrozenEstimator(net)).fit(X, Y)
+    prune.remove(net.module_.layers[0], "weight")
+    estimator = pruned(FrozenEstimator(net), sparsity=0.7).fit(X, Y)
+    assert estimator.sparsity_ == pytest.approx(0.7, abs=0.01)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from skorch import NeuralNet
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_finite(net: NeuralNet) -> bool:
@@ -46,10 +46,20 @@ def check_retrained(net: NeuralNet, losses: Sequence[Tensor], when: str) -> None
         If a loss or a parameter is not finite.
     """
     last = torch.stack([loss.reshape(()) for loss in losses])
-    if bool(torch.isfinite(last).all()) and is_finite(net):
+    if not is_finite(net):
+        cause = "the weights became"
+    elif not bool(torch.isfinite(last).all()):
+        cause = "the loss became"
+    else:
         return
+    if isinstance(net.criterion_, nn.NLLLoss) and cause == "the loss became":
+        raise ValueError(
+            f"In {when} of retraining the loss is NaN or infinite, and the weights are not. NLLLoss"
+            " takes logarithms of what the module gives: let it end in a softmax, or set"
+            " criterion=nn.CrossEntropyLoss in the net."
+        )
     raise ValueError(
-        f"Retraining diverged: in {when} the loss or the weights became NaN or infinite. Give"
+        f"Retraining diverged: in {when} {cause} NaN or infinite. Give"
         " a lower retrain_lr, clip gradients with skorch's GradientNormClipping, or scale X, and y"
         " for a regressor."
     )

@@ -11,6 +11,8 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import nn
 
+from ..layers import check_plain
+
 
 def wrapped_net(estimator: Any) -> NeuralNet:
     """Return the skorch net at the core of nested estimators, fitted or not.
@@ -124,6 +126,9 @@ def copy_net(net: NeuralNet) -> NeuralNet:
     inside a function. ``initialize`` would build the module anew, which a net that was slimmed
     around an instance cannot do.
     """
+    for name in net._modules:
+        # Copying what is computed from parameters would fail without naming the layer.
+        check_plain(getattr(net, name + "_"))
     rebuilt = {"callbacks", "callbacks_", "history_", *(name + "_" for name in net._optimizers)}
     copied = object.__new__(type(net))
     copied.__dict__ = copy.deepcopy({k: v for k, v in vars(net).items() if k not in rebuilt})
