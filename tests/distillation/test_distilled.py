@@ -45,6 +45,7 @@ from tests.contract_modules import (
     regressor,
     state,
 )
+from tests.naming import steady
 
 X, Y = blobs()
 ROWS = X.astype(np.float32)
@@ -135,7 +136,7 @@ def test_the_student_is_trained_as_by_hand():
     [{"alpha": 0.2}, {"alpha": 1.0}, {"temperature": 5.0}, {"loss": "mse"}, {"cv": 4},
      {"cv": "in-sample"}, {"augment": 1}, {"random_state": 1},
      {"teacher": KNeighborsClassifier()}],
-    ids=str,
+    ids=steady,
 )  # fmt: skip
 def test_every_parameter_matters(settings):
     """Each changes the bits of the student."""

@@ -8,6 +8,7 @@ from skcompress import DistilledNet, PrunedNet
 from skcompress.distillation.refusals import REFUSALS
 from skcompress.training.nets import wrapped_net
 from tests.contract_modules import CNN, Classifier, Regressor, blobs, classifier, line, regressor
+from tests.naming import steady
 
 X, Y = blobs()
 
@@ -106,7 +107,7 @@ def test_messages_say_what_to_do(refusal):
         (LinearSVC(), "LinearSVC has no predict_proba"),
         ([], "teacher is an empty list"),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_what_cannot_teach(teacher, match):
     """A teacher is an estimator of the student's type, with probabilities."""
@@ -124,7 +125,7 @@ def test_what_cannot_teach(teacher, match):
         ({"cv": "prefit"}, "'cv' parameter"),
         ({"augment": -1}, "'augment' parameter"),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_parameters_out_of_range(settings, match):
     """Values without meaning are named."""

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Subset
 
 from skcompress.training import ArrayBatches
 from skcompress.training.weights import attach_weights
+from tests.naming import steady
 
 RNG = np.random.default_rng(0)
 N = 23
@@ -153,7 +154,7 @@ def test_unsuitable_datasets(dataset, error, message):
         {"batch_sampler": [[1, 2]]},
         {"generator": torch.Generator()},
     ],
-    ids=str,
+    ids=steady,
 )
 def test_unsupported_settings(settings):
     """What only a DataLoader can do is an error that names it."""

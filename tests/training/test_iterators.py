@@ -28,6 +28,7 @@ from tests.contract_modules import (
     classifier,
     pruned,
 )
+from tests.naming import steady
 
 X, Y = blobs()
 X = X.astype(np.float32)
@@ -94,7 +95,7 @@ def losses(net):
         {"callbacks": [EpochScoring("accuracy", on_train=True, use_caching=False)]},
         {"iterator_train": ArrayBatches},
     ],
-    ids=str,
+    ids=steady,
 )
 def test_a_dense_fit_is_skorchs(settings):
     """Weights, losses and scores of each epoch are those of ``net.fit``, bit for bit."""
@@ -117,7 +118,7 @@ def test_a_dense_fit_is_skorchs(settings):
         ({"iterator_train__collate_fn": default_collate}, [DataLoader, ArrayBatches]),
         ({"kind": OwnIterator}, [DataLoader, DataLoader]),
     ],
-    ids=str,
+    ids=steady,
 )
 def test_where_arrays_apply(settings, kinds):
     """What only the user's own iterator or a DataLoader can do is left to it."""
@@ -226,7 +227,7 @@ class OwnProbabilities(NeuralNetClassifier):
         {"kind": OwnProbabilities},
         {"predict_nonlinearity": lambda outputs: torch.eye(3)[torch.ones(len(outputs)).long()]},
     ],
-    ids=str,
+    ids=steady,
 )
 def test_overridden_methods_are_respected(settings):
     """A subclass has its own way of predicting, and the user a nonlinearity."""
