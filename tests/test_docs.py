@@ -28,7 +28,7 @@ DOCUMENTED = set(
 )
 PUBLIC = {
     name
-    for part in (skcompress, distillation, pruning, selection, training)
+    for part in (skcompress, distillation, pruning, quantization, selection, training)
     for name in part.__all__
 }
 

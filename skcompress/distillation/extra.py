@@ -24,7 +24,8 @@ def check_unlabeled(estimator: Any, X: Any, X_unlabeled: Any) -> Any:
     """
     if X_unlabeled is None:
         return None
-    checked = check_inputs(estimator, X_unlabeled, reset=False)
+    same_kind = isinstance(X, Mapping) == isinstance(X_unlabeled, Mapping)
+    checked = check_inputs(estimator, X_unlabeled, reset=False) if same_kind else X_unlabeled
     first, second = _form(X), _form(checked)
     if first != second or isinstance(checked, SliceDataset):
         raise ValueError(
@@ -49,7 +50,7 @@ def _form(X: Any) -> str:
         return ", ".join(f"{name}: {_form(value)}" for name, value in sorted(X.items()))
     if isinstance(X, SliceDataset):
         return "a SliceDataset"
-    return f"rows of shape {tuple(X.shape[1:])}"
+    return f"rows of shape {np.shape(X)[1:]}"
 
 
 def add_rows(data: Data, X: Any, values: np.ndarray, weights: np.ndarray) -> Data:

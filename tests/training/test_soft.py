@@ -8,7 +8,14 @@ from skorch import NeuralNetClassifier
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from skcompress.training.loop import Data, batch_losses, dense_fit, retrain
+from skcompress.training.loop import (
+    Data,
+    batch_losses,
+    batches,
+    dense_fit,
+    maybe_weighted,
+    retrain,
+)
 from skcompress.training.soft import (
     FLOOR,
     SoftTargets,
@@ -194,7 +201,10 @@ def test_weights_of_classes_belong_to_the_hard_part():
 def test_a_criterion_that_sums_goes_on_summing():
     """Sums are as many times the mean as there are rows."""
     soft = SoftTargets(TEACHER, 0.6)
-    summed = loss(net_of(criterion__reduction="sum"), soft)
+    net, data = net_of(criterion__reduction="sum"), Data(X64, Y, None, soft)
+    [(Xi, yi)] = batches(net, data)
+    with maybe_weighted(net, data):
+        summed = net.get_loss(net.infer(Xi), yi, X=Xi).item()
     assert summed == pytest.approx(12 * loss(net_of(), soft), rel=1e-12)
 
 
