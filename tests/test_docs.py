@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 import skcompress
-from skcompress import DistilledNet, PrunedNet, distillation, pruning, selection, training
+from skcompress import (
+    DistilledNet,
+    PrunedNet,
+    distillation,
+    pruning,
+    quantization,
+    selection,
+    training,
+)
 from skcompress._sklearn import StrOptions
 from skcompress.pruning import CRITERIA
 from skcompress.pruning.recovery import DEFAULT_EPOCHS
