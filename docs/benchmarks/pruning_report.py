@@ -65,17 +65,17 @@ def markdown(table, index=True):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def complete(rows):
+def complete(cells):
     """Keep the methods that have all folds of all cells; return the names of the others too.
 
-    A cell that a method cannot reach is in no fold.
+    Cells are run in the order of their sparsities, and one that a method cannot reach is in no
+    fold: a method is through when it has the highest sparsity.
     """
-    n_folds = rows[rows.method == OURS].fold.nunique()
-    counts = rows.groupby(["method", "epochs", "sparsity"]).fold.nunique().groupby("method").min()
-    epochs = rows.groupby("method").epochs.nunique()
-    done = counts.index[(counts == n_folds) & (epochs == epochs.max())]
+    n_folds = cells[cells.method == OURS].fold.nunique()
+    counts = cells.groupby(["method", "sparsity"]).fold.nunique().unstack("sparsity")
+    done = counts.index[(counts.min(axis=1) == n_folds) & counts[cells.sparsity.max()].notna()]
     rest = [name for name in METHODS if name not in done]
-    return rows[rows.method.isin(done)], rest
+    return cells[cells.method.isin(done)], rest
 
 
 def listed(rates):
@@ -86,7 +86,6 @@ def listed(rates):
 
 def section(data, rows):
     """Write the part of a data set."""
-    rows, rest = complete(rows)
     dense = 100 * rows.groupby("fold").dense_accuracy.first()
     parts = [
         f"## {DATA[data]}\n",
@@ -99,11 +98,12 @@ def section(data, rows):
         " below is as good as torch's, the gain is that of the gradual schedule.\n",
         markdown(verdicts(rows), index=False),
     ]
-    if rest:
-        parts.append(f"Not run to the end yet: {'; '.join(rest)}.\n")
     for epochs, cells in rows.groupby("epochs"):
+        cells, rest = complete(cells)
         table = accuracy_table(cells).assign(seconds=seconds_column(cells))
         parts += [f"### Accuracy in percent, {epochs} epochs of retraining\n", markdown(table)]
+        if rest:
+            parts.append(f"Without rows for all of the cells yet: {'; '.join(rest)}.\n")
     return "\n".join(parts)
 
 
@@ -127,4 +127,3 @@ def write_report(folder):
             text.append(section(data, pd.read_csv(path)))
     report = "\n".join(text)
     (Path(folder) / "pruning.md").write_text(report)
-    print(report)
