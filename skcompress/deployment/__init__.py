@@ -2,5 +2,6 @@
 
 from .artifact import load, save
 from .errors import FileError
+from .predictor import LoadedClassifier, LoadedRegressor
 
-__all__ = ["FileError", "load", "save"]
+__all__ = ["FileError", "LoadedClassifier", "LoadedRegressor", "load", "save"]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .building import predictor
-from .capture import capture, output_rule
-from .contents import Entry, contents
+from .capture import Captured, capture, output_rule, unlike_integers
+from .contents import Contents, Entry, contents
 from .errors import FileError, check
 from .layout import Parts, read_parts, write_parts
 from .order import sort_units
@@ -29,12 +29,14 @@ def to_bytes(estimator: Any, X: Any = None, *, graph: bool = True) -> bytes:
     found = contents(estimator, X)
     about, entries = dict(found.description), found.entries
     if graph:
-        captured = capture(found)
+        captured = _captured(found)
         program = captured.program
         rule, width = output_rule(found)
         about |= {"rule": rule, "operations": program.operations}
         if about["kind"] == "classifier":
             about.setdefault("classes", width)
+        if "activations" in about and (names := unlike_integers(found)):
+            about["floats"] = names
         entries = entries + [Entry(name, t) for name, t in program.constants.items()]
         # Operations number the tensors in the order in which the file has them.
         order = {name: i for i, name in enumerate(program.tensors)}
@@ -46,6 +48,17 @@ def to_bytes(estimator: Any, X: Any = None, *, graph: bool = True) -> bytes:
         entries = entries + arrays
     body = write_parts(about, entries)
     return MAGIC + bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def _captured(found: Contents) -> Captured:
+    """Trace a module, and say what else there is where that fails."""
+    try:
+        return capture(found)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} With graph=False, the weights are saved without the way in which the module"
+            " computes, for load(path, estimator=net) alone."
+        ) from error
 
 
 def save(estimator: Any, path: str | os.PathLike, X: Any = None, *, graph: bool = True) -> None:

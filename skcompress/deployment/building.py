@@ -38,7 +38,10 @@ def predictor(parts: Parts) -> Any:
     module: nn.Module = InterpretedModule(interpreter, tensors, list(tensors), given).eval()
     _check_output(interpreter, loaded, tensors)
     if "activations" in about:
-        module = IntegerModule(module, parts.quantized, activation_ranges(about, parts))
+        floats = about.get("floats", [])
+        check(isinstance(floats, list), "its weights in floating point are not a list")
+        integers = {name: q for name, q in parts.quantized.items() if name not in floats}
+        module = IntegerModule(module, integers, activation_ranges(about, parts))
     loaded.module_, loaded.masks_, loaded.quantized_ = module, parts.masks, parts.quantized
     loaded._input_names = None if names[0] is None else sorted(names)
     if names[0] is None and specs[0][2]:

@@ -62,20 +62,20 @@ def _units(graph: Graph, specs: Specs) -> Units | None:
 
 
 def arguments(specs: Specs, n_rows: int) -> tuple[tuple, dict[str, Tensor]]:
-    """Return rows of normal numbers, or of zeros for integers, as ``forward`` takes them."""
+    """Return rows of normal numbers, or of ones for integers, as ``forward`` takes them."""
     rows = rows_like(specs, n_rows)
     tensors = {name: torch.from_numpy(values) for name, values in rows.items()}
     return ((tensors[None],), {}) if None in tensors else ((), tensors)  # type: ignore[return-value]
 
 
 def rows_like(specs: Specs, n_rows: int) -> dict[str | None, np.ndarray]:
-    """Return rows of normal numbers, or of zeros for integers and booleans, by name."""
+    """Return rows of normal numbers, or of ones for integers and booleans, by name."""
     rng = np.random.default_rng(0)
     rows: dict[str | None, np.ndarray] = {}
     for name, dtype, shape in specs:
         size = (n_rows, *shape)
         floating = np.dtype(dtype).kind == "f"
-        rows[name] = (rng.normal(size=size) if floating else np.zeros(size)).astype(dtype)
+        rows[name] = (rng.normal(size=size) if floating else np.ones(size)).astype(dtype)
     return rows
 
 
@@ -105,3 +105,26 @@ def output_rule(contents: Contents) -> tuple[str, int]:
         " sigmoid, exp and none: put the function at the end of the module instead, and set"
         " predict_nonlinearity=None."
     )
+
+
+def unlike_integers(contents: Contents) -> list[str]:
+    """Name the weights whose products the net computes in floating point all the same.
+
+    Attention of torch's own computes its projections out of reach of an IntegerModule.
+    """
+    assert contents.specs is not None
+    module, seen = contents.net.module_, set()
+    product = module.product
+
+    def remember(function: Any, name: str, *args: Any) -> Tensor:
+        seen.add(name)
+        return product(function, name, *args)
+
+    rows = rows_like(contents.specs, ROWS[0])
+    # Stands before the method of the class until it is taken away again.
+    module.__dict__["product"] = remember
+    try:
+        contents.net.forward(rows.get(None, rows))
+    finally:
+        del module.__dict__["product"]
+    return sorted(set(module.integers) - seen)

@@ -1,5 +1,6 @@
 """What of a fitted estimator goes into a file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch.utils import multi_indexing
 from torch import Tensor, nn
 
 from .. import inputs
@@ -71,9 +73,7 @@ def contents(estimator: Any, X: Any = None) -> Contents:
     """
     steps, fitted = unwrap(estimator)
     net = fitted_net(fitted)
-    for _, step in steps:
-        X = X if X is None else step.transform(X)
-    specs = _specs(fitted, net, steps, X)
+    specs = getattr(fitted, "_row_specs", None) or _specs(net, steps, X)
     return Contents(net, specs, _describe(fitted, net, specs), _entries(fitted, net), steps)
 
 
@@ -106,18 +106,20 @@ def unwrap(estimator: Any) -> tuple[list[tuple[str, Any]], Any]:
     )
 
 
-def _specs(fitted: Any, net: NeuralNet, steps: list, X: Any) -> Specs | None:
-    specs = getattr(fitted, "_row_specs", None)
-    if specs is not None:
-        return specs
+def _specs(net: NeuralNet, steps: list, X: Any) -> Specs | None:
+    """Say what rows a plain net takes, which it does not remember itself."""
+    module = plain_module(net.module_)
     if X is not None:
-        # A plain net says nothing of its rows, and takes them as they are.
-        checked = inputs.check_dict(X) if hasattr(X, "items") else np.asarray(X)
-        return inputs.row_specs(inputs.to_dtype(checked, plain_module(net.module_)))
-    width = getattr(steps[-1][1], "n_features_out_", None) if steps else None
-    width = getattr(steps[-1][1], "n_features_in_", None) if steps and width is None else width
-    dtype = str(inputs.float_dtype(plain_module(net.module_)))
-    return None if width is None else [(None, dtype, [int(width)])]
+        X = multi_indexing(X, slice(0, 2))
+        for _, step in steps:
+            X = step.transform(X)
+        X = inputs.check_dict(X) if isinstance(X, Mapping) else np.asarray(X)
+        return inputs.row_specs(inputs.to_dtype(X, module))
+    if not steps:
+        return None
+    last = steps[-1][1]
+    width = getattr(last, "n_components_", getattr(last, "n_features_in_", None))
+    return None if width is None else [(None, str(inputs.float_dtype(module)), [int(width)])]
 
 
 def _describe(fitted: Any, net: NeuralNet, specs: Specs | None) -> dict[str, Any]:
