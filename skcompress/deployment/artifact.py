@@ -1,7 +1,6 @@
 """Save a fitted estimator to one small file, and load it without running any code from it."""
 
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -90,8 +89,7 @@ def save(estimator: Any, path: str | os.PathLike, X: Any = None, *, graph: bool 
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
+    >>>     >>> import numpy as np
     >>> from pathlib import Path
     >>> from skorch import NeuralNetClassifier
     >>> from torch import nn
@@ -106,9 +104,12 @@ def save(estimator: Any, path: str | os.PathLike, X: Any = None, *, graph: bool 
     """
     data = to_bytes(estimator, X, graph=graph)
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike, max_bytes: int) -> Parts:

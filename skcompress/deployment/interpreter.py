@@ -14,6 +14,8 @@ from .operations import allowed, function
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _TYPES = ("float32", "float64", "int64", "int32", "bool", "uint8", "int8", "int16")
 _LISTS = ("unbind", "chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split")
+# Those that make tensors of nothing, which have to be told not to.
+_MAKE = ("arange", "eye", "full", "linspace", "ones", "zeros")
 _MANY = 1 << 16
 _REFERENCE = re.compile(r"([xpv])(\d{1,9})")
 
@@ -36,6 +38,7 @@ class Interpreter:
 
     def __init__(self, operations: Any, n_inputs: int, n_tensors: int) -> None:
         check(isinstance(operations, list) and len(operations) > 0, "it has no operations")
+        self.made_from = operations, n_inputs, n_tensors
         self.sizes = {"x": n_inputs, "p": n_tensors}
         self.steps = []
         self.last_use: dict[int, int] = {}
@@ -51,6 +54,10 @@ class Interpreter:
         self.read_last: dict[int, list[int]] = {}
         for value, i in self.last_use.items():
             self.read_last.setdefault(i, []).append(value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What the operations were turned into does not pickle.
+        return Interpreter, self.made_from
 
     def _parse(self, value: Any, i: int, *, named: bool = False) -> Any:
         """Turn an argument into a constant, or into a function of the values known by then."""
@@ -133,7 +140,8 @@ def _checked(name: str, call: Callable, args: list[Any], kwargs: dict[str, Any])
         width = last[0].shape[-1] * (1 + bool(bidirectional))
         result: Any = [x.new_empty(*x.shape[:2], width), *last]
     else:
-        result = call(*args, **kwargs)
+        where = {"device": "meta"} if base in _MAKE else {}
+        result = call(*args, **kwargs, **where)
     for leaf in tree_leaves(result):
         if isinstance(leaf, Tensor):
             check(leaf.numel() <= MAX_ELEMENTS, f"a result of {name} has {leaf.numel()} elements")
