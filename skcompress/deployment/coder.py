@@ -93,16 +93,14 @@ class Coder:
         states, get = self.states, self.states.get
         known = [get(key, _START) for key in contexts]
         odds = [STRETCH[state >> 12] for state in known]
-        weights = self.weights.get(mixture)
-        if weights is None:
-            weights = [_FIRST_WEIGHT] * len(contexts)
+        weights = self.weights.get(mixture) or [_FIRST_WEIGHT] * len(contexts)
         mixed = sum(map(mul, weights, odds)) >> 16
-        p = SQUASH[mixed if -2047 <= mixed <= 2047 else (2047 if mixed > 0 else -2047)]
+        p = SQUASH[mixed if -2048 < mixed < 2048 else (2047 if mixed > 0 else -2047)]
         bit = self._narrow(bit, p)
-        error = ((ONE if bit else 0) - p) * _LEARNING_RATE
-        self.weights[mixture] = [w + (x * error >> 18) for w, x in zip(weights, odds, strict=True)]
         goal = ONE - 1 if bit else 0
-        for key, state in zip(contexts, known, strict=True):
+        error = (goal + bit - p) * _LEARNING_RATE
+        self.weights[mixture] = [w + (x * error >> 18) for w, x in zip(weights, odds)]  # noqa: B905
+        for key, state in zip(contexts, known):  # noqa: B905 - a test of lengths takes its time
             count, old = state & 255, state >> 8
             new = old + ((goal - old) * RATES[count] >> 16)
             states[key] = new << 8 | (count + 1 if count < _LIMIT else _LIMIT)

@@ -23,10 +23,10 @@ def files():
     """Return the bytes of a few small files, and rows that they predict."""
     X, y = classification()
     images, labels = data("cnn")
-    small, convolutional = classifier(module__hidden=3), net_of("cnn", module__n_channels=2)
+    small, convolutional = classifier(module__hidden=2), net_of("cnn", module__n_channels=2)
     return [
         (to_bytes(quantized(pruned(small)).fit(X, y)), X[:3]),
-        (to_bytes(classifier(module__hidden=2).fit(X, y), X), X[:3]),
+        (to_bytes(classifier(module__hidden=1).fit(X, y), X), X[:3]),
         (to_bytes(quantized(convolutional, activations="static").fit(images, labels)), images[:3]),
     ]
 
@@ -64,12 +64,12 @@ def test_a_file_that_is_not_whole_is_refused(files, tmp_path):
             load(path)
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_body_that_was_changed_and_sealed_again_does_no_harm(which, files, tmp_path):
+@pytest.mark.parametrize(("which", "times"), [(0, 300), (1, 300), (2, 50)])
+def test_a_body_that_was_changed_and_sealed_again_does_no_harm(which, times, files, tmp_path):
     """It is refused, or predicts something: it neither crashes nor hangs nor fills the memory."""
     content, rows = files[which]
     rng = np.random.default_rng(which)
-    for i in range(150):
+    for i in range(times):
         body = bytearray(content[HEAD:])
         for _ in range(int(rng.integers(1, 4))):
             # The first bytes are those of the lengths and of the description.
@@ -113,12 +113,12 @@ def test_descriptions_that_lie_are_refused(files, tmp_path):
     """Thousands of descriptions in which some value is another: types, sizes, names, numbers."""
     rng = np.random.default_rng(0)
     well = 0
-    for content, rows in files:
+    for content, rows in files[:2]:
         parts = read_parts(content[HEAD:], 1 << 30)
         entries = [Entry(name, tensor) for name, tensor in parts.tensors.items()]
         about = parts.about
         about["tensors"] = [[name, list(tensor.shape)] for name, tensor in parts.tensors.items()]
-        for _ in range(150):
+        for _ in range(250):
             body = body_of(changed_values(about, rng), entries)
             well += attempt(tmp_path / "net.skc", sealed(body), rows)
     # Many values change nothing that is looked at, such as a name.
