@@ -28,6 +28,8 @@ def code_matrix(coder: Coder, rows: Rows, period: int) -> None:
     if not rows or not rows[0]:
         return
     n_columns = len(rows[0])
+    # A context of one column before must not be the column itself.
+    period = max(period, 2)
     alive_rows = _code_flags(coder, [any(row) for row in rows], 3, ROW_ALIVE)
     any_in_column = [any(column) for column in zip(*rows, strict=True)]
     alive_columns = _code_flags(coder, any_in_column, period, COLUMN_ALIVE)

@@ -28,6 +28,24 @@ def test_matrices_come_back(shape, density, largest):
         np.testing.assert_array_equal(coded(matrix, period)[1], matrix)
 
 
+def test_small_matrices_come_back_one_after_another():
+    """Whatever came before them in the same coder."""
+    rng = np.random.default_rng(0)
+    matrices = []
+    for _ in range(400):
+        shape = rng.integers(1, 6, 2)
+        matrix = rng.integers(-9, 10, shape) * (rng.random(shape) < rng.random())
+        matrices.append((matrix.tolist(), int(rng.integers(1, 8))))
+    encoder = Coder()
+    for rows, period in matrices:
+        code_matrix(encoder, [row[:] for row in rows], period)
+    decoder = Coder(encoder.finish())
+    for rows, period in matrices:
+        result = [[0] * len(row) for row in rows]
+        code_matrix(decoder, result, period)
+        assert result == rows
+
+
 def test_dead_rows_and_columns_take_almost_no_room():
     """A hundred times as many cells, all of them dead, cost a few bytes."""
     rng = np.random.default_rng(0)
