@@ -94,8 +94,9 @@ def save(estimator: Any, path: str | os.PathLike, X: Any = None, *, graph: bool 
     >>> from skorch import NeuralNetClassifier
     >>> from torch import nn
     >>> from skcompress import load, save
-    >>> net = NeuralNetClassifier(nn.Linear, module__in_features=4, module__out_features=3,
-    ...                           criterion=nn.CrossEntropyLoss).initialize()
+    >>> net = NeuralNetClassifier(
+    ...     nn.Linear, module__in_features=4, module__out_features=3,
+    ...     criterion=nn.CrossEntropyLoss).initialize()
     >>> X = np.ones((2, 4), dtype=np.float32)
     >>> path = Path(tempfile.mkdtemp()) / "net.skc"
     >>> save(net, path, X)
