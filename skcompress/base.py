@@ -23,6 +23,7 @@ from .training.loop import Data, dense_fit
 from .training.nets import (
     copy_net,
     fitted_net,
+    frozen_stage,
     given_classes,
     is_frozen,
     known_classes,
@@ -182,7 +183,8 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _encode(self, y: np.ndarray) -> np.ndarray:
         """Turn labels into the numbers of the net's outputs, which may have been named before."""
-        known = (known_classes if is_frozen(self.estimator) else given_classes)(self.estimator)
+        frozen = frozen_stage(self.estimator)
+        known = given_classes(self.estimator) if frozen is None else known_classes(frozen)
         self.classes_ = np.unique(y) if known is None else known
         if len(self.classes_) < 2:
             raise ValueError(
@@ -191,7 +193,6 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
             )
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            frozen = is_frozen(self.estimator)
             why = "frozen net was not trained on" if frozen else "net's classes= leaves out"
             raise ValueError(
                 f"y has labels {unknown.tolist()} that the {why}; its classes are"
@@ -213,6 +214,9 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
             inner.set_params(random_state=seed)
         # A column of targets is there for the module only.
         y = data.y.ravel() if data.y.shape[1:] == (1,) else data.y
+        if is_classifier(self) and frozen_stage(inner) is not None:
+            # A frozen net further inside numbers its outputs by labels that it knows.
+            y = self.classes_[y.astype(np.int64)]
         if data.soft is not None:
             return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
         return inner.fit(data.X, y, sample_weight=data.sample_weight)

@@ -111,6 +111,19 @@ class TestWhatWorks:
         assert outer.fit(X, codes).score(X, codes) > 0.6
 
 
+@pytest.mark.parametrize("name", ["P(P)", "Q(P)"])
+def test_frozen_at_the_core_keeps_its_labels(name):
+    """A net frozen two stages down is trained on alike whatever its classes are called."""
+    rows = Y != 0
+    outer = {}
+    for labels in (LABELS, Y):
+        core = PrunedNet(classifier(), sparsity=0.3, random_state=0).fit(X, labels)
+        outer[labels.dtype.kind] = WORK[name](FrozenEstimator(core)).fit(X[rows], labels[rows])
+    assert outer["U"].classes_.tolist() == ["a", "b", "c"]
+    assert_same_state(state(outer["U"]), state(outer["i"]))
+    assert (outer["U"].predict(X) == outer["U"].classes_[outer["i"].predict(X)]).all()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused(name):
     """Before any training."""

@@ -102,6 +102,11 @@ def known_classes(estimator: Any) -> np.ndarray | None:
     return getattr(inner, "classes_inferred_", None)
 
 
+def frozen_stage(estimator: Any) -> FrozenEstimator | None:
+    """Return the stage that is not to be trained again, however deep inside."""
+    return next(filter(is_frozen, stages(estimator)), None)
+
+
 def given_classes(estimator: Any) -> np.ndarray | None:
     """Return the labels that the user named for the net inside, if any."""
     given = wrapped_net(estimator).get_params(deep=False).get("classes")
@@ -115,7 +120,7 @@ def number_classes(estimator: Any) -> None:
     """
     given = given_classes(estimator)
     # A frozen net is the user's own.
-    if given is not None and not any(map(is_frozen, stages(estimator))):
+    if given is not None and frozen_stage(estimator) is None:
         wrapped_net(estimator).set_params(classes=np.arange(len(given)))
 
 
