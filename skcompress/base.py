@@ -139,6 +139,7 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_data(self, net: NeuralNet, X: Any, y: Any, sample_weight: Any, seed: int) -> Data:
         """Validate everything that can be validated before training, and convert it."""
+        probing.check_batch_size(net)
         X, y, weights = self._check_rows(X, y, sample_weight)
         y = self._encode(y) if is_classifier(self) else y
         seed_generators(seed)
@@ -153,8 +154,9 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
             self.target_ndim_ = y.ndim
             y = probing.shape_targets(cast(y, dtype, "y"), shape)
         if weights is not None:
-            weights = cast(weights, dtype, "sample_weight")
+            weights = inputs.cast_weights(weights, dtype)
         data = Data(X, y, weights)
+        probing.check_loss(probe, Data(X, y))
         if not is_frozen(self.estimator):
             probing.check_split(probe, data)
         self._check_module(probe, data)

@@ -264,6 +264,48 @@ def test_a_last_batch_of_one_row(settings):
         pruned(net).fit(X, Y)
 
 
+class Squeezed(nn.Module):
+    """A module that loses the dimension of the rows where there is one row."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, X):
+        return self.layer(X).squeeze()
+
+
+def test_a_last_batch_of_one_row_that_is_squeezed():
+    """Whatever the module raises is the reason."""
+    net = regressor(Regressor, module=Squeezed, callbacks=None, batch_size=29)
+    with pytest.raises(ValueError, match="which Squeezed cannot train on: zero-dimensional"):
+        pruned(net).fit(X, X[:, 0])
+
+
+NETS = {
+    "no batch": ({"batch_size": 31, "iterator_train__drop_last": True},
+                 "makes no batch of 30 rows: they are fewer than its batch_size of 31"),
+    "batch of none": ({"batch_size": 0}, "batch_size is 0; it must be at least 1, or -1"),
+    "validation batch of none": ({"iterator_valid__batch_size": -2}, "iterator_valid__batch_size"),
+    "loss of rows": ({"criterion__reduction": "none"}, r"shape \(2,\); training needs one number"),
+    "another loss": ({"criterion": nn.MSELoss},
+                     r"its criterion MSELoss got .* targets of shape \(2,\).*CrossEntropyLoss"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "message"), NETS.values(), ids=NETS)
+def test_nets_that_cannot_train(settings, message):
+    """What the net's own settings rule out is told before it is trained."""
+    with pytest.raises(ValueError, match=message):
+        pruned(classifier(Classifier, **settings)).fit(X, Y)
+
+
+def test_weights_that_vanish():
+    """Weights too small for the module's type would be rows that are not there."""
+    with pytest.raises(ValueError, match="values down to 1e-300, which are zero in float32"):
+        pruned(classifier(Classifier)).fit(X, Y, sample_weight=np.full(30, 1e-300))
+
+
 def test_warnings_that_are_errors():
     """A user's filter that turns warnings into errors shows the warning itself."""
 

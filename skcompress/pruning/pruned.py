@@ -20,7 +20,7 @@ from ..training.nets import dense_net
 from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
 from .checks import check_criterion, check_removal
-from .criteria import CRITERIA, Criterion
+from .criteria import CRITERIA, Criterion, named
 from .equivalence import remove_checked
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_units, choose_weights
 from .obs import compensate
@@ -236,7 +236,7 @@ class PrunedNet(BaseCompressedNet):
         if self.recovery == "scratch" or (self.schedule == "one-shot" and self.recovery != "none"):
             seed_generators(stage_seed(seed, "recovery"))
             self._retrain(pruner, taught, pruner.apply, self.recovery)
-        if self.threshold is not None and self.criterion == "magnitude":
+        if self.threshold is not None and named(self.criterion) == "magnitude":
             # Weights have moved since the masks were set, and none may be left below.
             pruner.update()
         self.masks_ = pruner.masks
@@ -253,7 +253,7 @@ class PrunedNet(BaseCompressedNet):
         if self.granularity == "2:4":
             return choose_two_of_four(transposed_groups(net.module_))
         if self.granularity == "unit":
-            average = self.criterion in ("activation", CRITERIA["activation"])
+            average = named(self.criterion) == "activation"
             return choose_units(net, data, self._budget(), self.scope, average)
         return choose_weights(self._budget(), self.scope)
 
@@ -271,7 +271,7 @@ class PrunedNet(BaseCompressedNet):
         weights = weight_matrices(net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
         pruner.update()
-        if self.criterion == "obs":
+        if named(self.criterion) == "obs":
             compensate(net, pruner.data, dense, pruner.masks)
 
     def _retrain(

@@ -18,7 +18,7 @@ from .iterators import array_iterators
 from .shapes import set_shapes, without_shape_setters
 from .soft import SoftTargets
 from .steps import steps
-from .weights import SampleWeights, attach_weights, mean_divisor, weighted_loss
+from .weights import SampleWeights, attach_weights, loss_reduction, mean_divisor, weighted_loss
 
 Rate = Callable[[float], float]
 
@@ -188,7 +188,7 @@ def batch_losses(
     module stays in evaluation mode while the caller differentiates, so dropout and batch
     statistics play no part in a score.
     """
-    sums = getattr(net.criterion_, "reduction", "mean") == "sum"
+    sums = loss_reduction(net.criterion_) == "sum"
     # cuDNN's recurrent layers differentiate in training mode only.
     with maybe_weighted(net, data), torch.backends.cudnn.flags(enabled=False):
         for batch in batches(net, data, batch_size):

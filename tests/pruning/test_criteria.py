@@ -384,6 +384,17 @@ class TestScore:
             assert torch.equal(value, weights[name].detach() ** 2)
             assert not value.requires_grad
 
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+    def test_scores_that_count(self, dtype):
+        """Integers and booleans rank like the floats that they are equal to."""
+        net, X, y = problem()
+        counts = self.returning(lambda s: {n: (v * 100).to(dtype) for n, v in s.items()})
+        scores = score(counts, net, Data(X, y))
+        own = score("magnitude", net, Data(X, y))
+        for name, value in scores.items():
+            assert value.is_floating_point()
+            assert torch.equal(value, (own[name] * 100).to(dtype).to(own[name].dtype))
+
     def test_the_order_is_that_of_the_weights(self):
         net, X, y = problem()
         backwards = self.returning(lambda s: dict(reversed(s.items())))

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 
 from skcompress import PrunedNet
 from skcompress.pruning.budgets import Budget, select
@@ -310,6 +311,44 @@ class TestSiblings:
             going = part[~choose.alive[part]]
             assert len(going) == round(sparsity * len(part))
             assert found[going].max() < found[part[choose.alive[part]]].min()
+
+
+class TwoLayers(nn.Module):
+    """A bidirectional LSTM of two layers, whose hidden units go by fours, between linear layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.before, self.after = nn.Linear(4, 10), nn.Linear(20, 3)
+        self.lstm = nn.LSTM(10, 10, 2, bidirectional=True, batch_first=True)
+
+    def forward(self, X):
+        return self.after(self.lstm(torch.relu(self.before(X)))[0][:, -1])
+
+
+class TestSparsityOfSiblings:
+    """The fraction counts units, also where several go together."""
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    @pytest.mark.parametrize("low", ["before.weight", "lstm"])
+    @pytest.mark.parametrize("sparsity", [0.1, 0.3, 0.5, 0.8])
+    def test_fraction(self, scope, low, sparsity):
+        """As near as four units at a time allow, whichever layer has the lowest scores."""
+        torch.manual_seed(0)
+        module = TwoLayers()
+        units = units_of(module, torch.rand(2, 5, 4))
+        assert units.n_units == 50
+        scores = {n: torch.rand(s, dtype=torch.double) for n, s in shapes_of(module).items()}
+        scores = {n: s + 10 * (not n.startswith(low)) * s for n, s in scores.items()}
+        choose = ChooseUnits(units, Budget(sparsity=sparsity), scope)
+        choose(scores, 1.0)
+        assert abs(int((~choose.alive).sum()) - round(50 * sparsity)) <= 2
+
+    def test_too_many(self):
+        """One unit of each layer stays, with those that go with it."""
+        units = units_of(TwoLayers(), torch.rand(2, 5, 4))
+        scores = {n: torch.ones(s) for n, s in shapes_of(TwoLayers()).items()}
+        with pytest.raises(ValueError, match=r"removes 48 of 50 units.*at most 45 can go"):
+            ChooseUnits(units, Budget(sparsity=0.96), "global")(scores, 1.0)
 
 
 class TestMaxWeights:

@@ -127,6 +127,17 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "make",
+    [make for makes in CASES.values() for make in makes if isinstance(make().criterion, str)],
+)
+def test_functions_are_refused_like_their_names(make):
+    """A criterion from CRITERIA is the same one, whether it is named or passed."""
+    pruned = make()
+    by_name = asked_for(pruned)
+    assert asked_for(pruned.set_params(criterion=CRITERIA[pruned.criterion])) == by_name
+
+
 def asked_for(pruned):
     """Return what of the table an estimator asks for."""
     net = pruned

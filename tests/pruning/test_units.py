@@ -127,6 +127,23 @@ class TestOwnClasses:
         units = assert_removable(Pooled(), STEPS, n_units=12)
         assert "to all units of a layer alike" in units.stays["score.weight"]
 
+    def test_cross_attention(self):
+        """Heads whose query is not their key stay, and the reason is not that nobody uses them."""
+
+        class Query(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inputs, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+                self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+                self.query = nn.Parameter(torch.randn(1, 1, 8))
+
+            def forward(self, X):
+                X, query = self.inputs(X), self.query.expand(len(X), -1, -1)
+                return self.last(self.attention(query, X, X, need_weights=False)[0][:, 0])
+
+        units = units_of(Query(), torch.rand(2, 5, 6))
+        assert "parts of it" in units.stays["attention.in_proj_weight"]
+
     def test_layer_with_a_parameter_of_its_own(self):
         """What a weight that is not prunable reads, no mask could silence; what it gives can go."""
 
