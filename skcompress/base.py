@@ -95,7 +95,8 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         with isolated(self.n_threads):
             data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
             data = self._teach(data, (X, y, sample_weight), seed, **beside)
-            self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
+            rows = X, y, sample_weight
+            self.estimator_ = self._fit_estimator(data, rows, stage_seed(seed, "dense"))
             # Copying initializes a module, which draws numbers.
             seed_generators(stage_seed(seed, "compress"))
             self.net_ = copy_net(fitted_net(self.estimator_))
@@ -203,25 +204,28 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         order = np.argsort(self.classes_)
         return order[np.searchsorted(self.classes_, y, sorter=order)]
 
-    def _fit_estimator(self, data: Data, seed: int) -> Any:
-        """Fit a clone of the wrapped estimator; a frozen one is taken as it is."""
+    def _fit_estimator(self, data: Data, rows: tuple, seed: int) -> Any:
+        """Fit a clone of the wrapped estimator; a frozen one is taken as it is.
+
+        A stage inside is given the rows as ``fit`` was: frozen nets and teachers know the user's
+        labels, and splits count rows of no weight.
+        """
         if is_frozen(self.estimator):
             return self.estimator
         inner = clone(self.estimator)
-        number_classes(inner)
         seed_generators(seed)
         if isinstance(inner, NeuralNet):
+            number_classes(inner)
             return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
         if inner.random_state is None:
             inner.set_params(random_state=seed)
+        if data.soft is None:
+            X, y, sample_weight = rows
+            return inner.fit(X, y, sample_weight=sample_weight)
         # A column of targets is there for the module only.
         y = data.y.ravel() if data.y.shape[1:] == (1,) else data.y
-        if is_classifier(self) and frozen_stage(inner) is not None:
-            # A frozen net further inside numbers its outputs by labels that it knows.
-            y = self.classes_[y.astype(np.int64)]
-        if data.soft is not None:
-            return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
-        return inner.fit(data.X, y, sample_weight=data.sample_weight)
+        y = self.classes_[y.astype(np.int64)] if is_classifier(self) else y
+        return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
 
     def _slim(self) -> None:
         slim_net(self.net_)

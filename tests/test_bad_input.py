@@ -288,8 +288,8 @@ NETS = {
     "batch of none": ({"batch_size": 0}, "batch_size is 0; it must be at least 1, or -1"),
     "validation batch of none": ({"iterator_valid__batch_size": -2}, "iterator_valid__batch_size"),
     "loss of rows": ({"criterion__reduction": "none"}, r"shape \(2,\); training needs one number"),
-    "another loss": ({"criterion": nn.MSELoss},
-                     r"its criterion MSELoss got .* targets of shape \(2,\).*CrossEntropyLoss"),
+    "another loss": ({"criterion": nn.BCEWithLogitsLoss},
+                     r"criterion BCEWithLogitsLoss got .* of shape \(2,\).*CrossEntropyLoss"),
 }  # fmt: skip
 
 

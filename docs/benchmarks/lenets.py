@@ -28,6 +28,8 @@ class LeNet5(nn.Sequential):
             nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
         )  # fmt: skip
+        # Convolutions on a CPU take little more than half the time like this.
+        self.to(memory_format=torch.channels_last)
 
 
 NETS = {"LeNet-300-100": LeNet300, "LeNet-5": LeNet5}

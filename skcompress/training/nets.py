@@ -113,15 +113,14 @@ def given_classes(estimator: Any) -> np.ndarray | None:
     return None if given is None or not len(given) else np.asarray(given)
 
 
-def number_classes(estimator: Any) -> None:
+def number_classes(net: NeuralNet) -> None:
     """Rename in place the labels that the user gave a net, for rows whose labels are encoded.
 
     All of them stay, for a fold without a rare one has as many outputs.
     """
-    given = given_classes(estimator)
-    # A frozen net is the user's own.
-    if given is not None and frozen_stage(estimator) is None:
-        wrapped_net(estimator).set_params(classes=np.arange(len(given)))
+    given = given_classes(net)
+    if given is not None:
+        net.set_params(classes=np.arange(len(given)))
 
 
 def copy_net(net: NeuralNet) -> NeuralNet:

@@ -28,7 +28,7 @@ from skorch.callbacks import EarlyStopping
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from skcompress import DistilledNet, PrunedNet
+from skcompress import DistilledNet, PrunedNet, QuantizedNet
 from skcompress.training.loop import Data, dense_fit
 from skcompress.training.soft import SoftTargets
 from tests import pruning_modules
@@ -179,14 +179,20 @@ HINTS = {"hints": {"layers.0": "layers.1", "layers.2": "layers.2"}}
 
 @pytest.mark.parametrize(
     "teacher",
-    [classifier(module__hidden=24), pruned(classifier(module__hidden=24))],
-    ids=["net", "pruned"],
+    [
+        classifier(module__hidden=24),
+        pruned(classifier(module__hidden=24)),
+        QuantizedNet(classifier(module__hidden=24), activations="dynamic"),
+        FrozenEstimator(QuantizedNet(classifier(), activations="static").fit(X, Y)),
+    ],
+    ids=["net", "pruned", "integers", "frozen integers"],
 )
 def test_hints(teacher):
     """Layers of other widths are compared, and their weight matters."""
-    plain = distilled(teacher=teacher).fit(X, Y)
-    hinted = distilled(teacher=teacher, **HINTS).fit(X, Y)
-    strong = distilled(teacher=teacher, hint_weight=10.0, **HINTS).fit(X, Y)
+    given = {"teacher": teacher, "cv": None if isinstance(teacher, FrozenEstimator) else 3}
+    plain = distilled(**given).fit(X, Y)
+    hinted = distilled(**given, **HINTS).fit(X, Y)
+    strong = distilled(**given, hint_weight=10.0, **HINTS).fit(X, Y)
     states = [state(e)["layers.0.weight"] for e in (plain, hinted, strong)]
     assert not torch.equal(states[0], states[1])
     assert not torch.equal(states[1], states[2])
