@@ -1,10 +1,13 @@
 """BaseCompressedNet: what every technique shares, from validation to prediction."""
 
+import os
 from abc import abstractmethod
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.utils import Tags, get_tags
@@ -17,9 +20,11 @@ from ._sklearn import Interval, validate_parameter_constraints
 from .prediction import PredictionMixin
 from .refusals import COMMON, Refusal, refuse
 from .rows import cast
+from .training.cache import cache_folder, cached_dense_fit, cached_fit
 from .training.finite import check_dense
+from .training.folder import CacheFolder, as_folder
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
-from .training.loop import Data, dense_fit
+from .training.loop import Data
 from .training.nets import (
     copy_net,
     fitted_net,
@@ -47,12 +52,14 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         "estimator": [object],
         "random_state": ["random_state"],
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+        "memory": [str, os.PathLike, joblib.Memory, CacheFolder, None],
         "verbose": ["verbose"],
     }
     refusals: ClassVar[tuple[Refusal, ...]] = COMMON
     estimator: Any
     random_state: int | np.random.RandomState | None
     n_threads: int | None
+    memory: Any
     verbose: int | bool
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
@@ -90,19 +97,23 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, **beside: Any) -> Self:
         """Fit as ``fit`` does; what comes beside the rows is for :meth:`_teach`."""
         net = self._check_parameters()
-        seed = draw_seed(self.random_state)
+        seed, rows = draw_seed(self.random_state), (X, y, sample_weight)
         with isolated(self.n_threads):
-            data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
-            data = self._teach(data, (X, y, sample_weight), seed, **beside)
-            self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
-            # Copying initializes a module, which draws numbers.
-            seed_generators(stage_seed(seed, "compress"))
-            self.net_ = copy_net(fitted_net(self.estimator_))
-            self._inherit()
-            check_dense(self.net_)
-            self._compress(self.net_, data, stage_seed(seed, "compress"))
-        self._slim()
+            compute = partial(self._fit_rows, net, rows, seed, **beside)
+            cached_fit(self, seed, (rows, beside), compute)
         return self
+
+    def _fit_rows(self, net: NeuralNet, rows: tuple, seed: int, **beside: Any) -> None:
+        data = self._check_data(net, *rows, stage_seed(seed, "probe"))
+        data = self._teach(data, rows, seed, **beside)
+        self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
+        # Copying initializes a module, which draws numbers.
+        seed_generators(stage_seed(seed, "compress"))
+        self.net_ = copy_net(fitted_net(self.estimator_))
+        self._inherit()
+        check_dense(self.net_)
+        self._compress(self.net_, data, stage_seed(seed, "compress"))
+        self._slim()
 
     def _inherit(self) -> None:
         """Take over what the inner stages did to the net, and drop what an earlier fit set."""
@@ -120,6 +131,9 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         net = wrapped_net(self.estimator)
         self._check_estimator(net)
         refuse(self.refusals, self, net)
+        folder = as_folder(self.memory)
+        if folder is not None:
+            folder.check()
         return net
 
     def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
@@ -204,18 +218,27 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         """Fit a clone of the wrapped estimator; a frozen one is taken as it is."""
         if is_frozen(self.estimator):
             return self.estimator
-        inner = clone(self.estimator)
-        number_classes(inner)
-        seed_generators(seed)
+        inner = self._unfitted(seed)
         if isinstance(inner, NeuralNet):
-            return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
-        if inner.random_state is None:
-            inner.set_params(random_state=seed)
+            return cached_dense_fit(cache_folder(self), inner, data, seed)
         # A column of targets is there for the module only.
         y = data.y.ravel() if data.y.shape[1:] == (1,) else data.y
         if data.soft is not None:
             return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
         return inner.fit(data.X, y, sample_weight=data.sample_weight)
+
+    def _unfitted(self, seed: int) -> Any:
+        """Return a clone of the wrapped estimator, with what it takes over from this one."""
+        inner = clone(self.estimator)
+        number_classes(inner)
+        if isinstance(inner, NeuralNet):
+            return inner.set_params(verbose=int(self.verbose))
+        if inner.random_state is None:
+            inner.set_params(random_state=seed)
+            if not isinstance(self.random_state, Integral):
+                # Its seed comes from no integer: there will never be the same one again.
+                return inner.set_params(memory=None)
+        return inner if inner.memory is not None else inner.set_params(memory=self.memory)
 
     def _slim(self) -> None:
         slim_net(self.net_)

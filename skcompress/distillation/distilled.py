@@ -75,6 +75,9 @@ class DistilledNet(BaseCompressedNet):
         Seeds every stage, the folds, and each ``random_state`` of the teacher that is None.
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
+    memory : str, path, joblib.Memory or CacheFolder, default=None
+        Folder in which this fit and those of wrapped estimators are kept, for other fits on the
+        same rows with the same parameters and an integer `random_state`. None keeps nothing.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the student's own setting.
 
@@ -160,6 +163,7 @@ class DistilledNet(BaseCompressedNet):
         baseline: bool = False,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
@@ -174,6 +178,7 @@ class DistilledNet(BaseCompressedNet):
         self.baseline = baseline
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_unlabeled: Any = None) -> Self:

@@ -29,6 +29,7 @@ class NetTeacher(BaseCompressedNet):
     estimator : skorch net or FrozenEstimator of one
     random_state : int, RandomState instance or None, default=None
     n_threads : int >= 1, default=None
+    memory : str, path, joblib.Memory or CacheFolder, default=None
     verbose : int or bool, default=0
     """
 
@@ -38,11 +39,13 @@ class NetTeacher(BaseCompressedNet):
         *,
         random_state: Any = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
