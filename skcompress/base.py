@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, get_tags
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skorch.dataset import get_len
@@ -35,12 +36,13 @@ from .training.nets import (
     slim_net,
     wrapped_net,
 )
+from .training.progress import reporting
 
 # Fitted attributes that still hold when nothing more is done to the net.
 INHERITED = ("masks_", "sparsity_", "unremovable_", "quantized_", "bits_")
 
 
-class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
+class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a net, compress a copy of it, and predict with the copy.
 
     A subclass stores its parameters in ``__init__``, states their ranges in
@@ -94,17 +96,19 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return self._fit(X, y, sample_weight)
 
+    @with_callbacks
     def _fit(self, X: Any, y: Any, sample_weight: Any, **beside: Any) -> Self:
         """Fit as ``fit`` does; what comes beside the rows is for :meth:`_teach`."""
         net = self._check_parameters()
         seed, rows = draw_seed(self.random_state), (X, y, sample_weight)
-        with isolated(self.n_threads):
+        with isolated(self.n_threads), reporting(self, X, y):
             compute = partial(self._fit_rows, net, rows, seed, **beside)
             cached_fit(self, seed, (rows, beside), compute)
         return self
 
     def _fit_rows(self, net: NeuralNet, rows: tuple, seed: int, **beside: Any) -> None:
-        data = self._check_data(net, *rows, stage_seed(seed, "probe"))
+        X, y, sample_weight = rows
+        data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
         data = self._teach(data, rows, seed, **beside)
         self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
         # Copying initializes a module, which draws numbers.

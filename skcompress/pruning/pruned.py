@@ -84,8 +84,7 @@ class PrunedNet(BaseCompressedNet):
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
     memory : str, path, joblib.Memory or CacheFolder, default=None
-        Folder in which this fit and those of wrapped estimators are kept, for other fits on the
-        same rows with the same parameters and an integer `random_state`. None keeps nothing.
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the wrapped net's own setting.
 
@@ -103,10 +102,8 @@ class PrunedNet(BaseCompressedNet):
         Only with ``granularity="unit"``: why some units of a layer stay, by parameter name.
     classes_ : ndarray of shape (n_classes,)
         Only for classifiers: the labels.
-    n_features_in_ : int
-        Number of features of array inputs.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where `X` has names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Of array inputs; the names where `X` has names that are all strings.
 
     Raises
     ------

@@ -83,8 +83,7 @@ class QuantizedNet(BaseCompressedNet):
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
     memory : str, path, joblib.Memory or CacheFolder, default=None
-        Folder in which this fit and those of wrapped estimators are kept, for other fits on the
-        same rows with the same parameters and an integer `random_state`. None keeps nothing.
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the wrapped net's own setting.
 

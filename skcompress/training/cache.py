@@ -21,7 +21,7 @@ from .entries import Entry, to_bytes
 from .fitted import changed_params, check_same, pack_net, unpack_net
 from .folder import CacheFolder, as_folder
 from .isolation import draw_seed, seed_generators, stage_seed
-from .keys import NotCacheable, digest
+from .keys import UncacheableError, digest
 from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
 
@@ -47,9 +47,10 @@ def _outermost() -> Iterator[_Fit]:
     if fit is not None:
         yield fit
         return
-    token = _FIT.set(_Fit())
+    fit = _Fit()
+    token = _FIT.set(fit)
     try:
-        yield _FIT.get()  # type: ignore[misc]
+        yield fit
     finally:
         _FIT.reset(token)
 
@@ -120,11 +121,11 @@ def cached_dense_fit(folder: CacheFolder | None, net: NeuralNet, data: Data, see
 
 
 def cached_array(
-    folder: CacheFolder | None, stage: str, inputs: Any, compute: Callable[[], np.ndarray]
+    folder: CacheFolder | None, inputs: Any, compute: Callable[[], np.ndarray]
 ) -> np.ndarray:
     """Return an array that `compute` returns for these inputs."""
     with _outermost() as fit:
-        key = _key(fit, folder, stage, inputs)
+        key = _key(fit, folder, "array", inputs)
         if folder is None or key is None:
             return compute()
         return folder.once(
@@ -157,12 +158,12 @@ def _key(fit: _Fit, folder: CacheFolder | None, *values: Any) -> str | None:
         torch.get_default_dtype(),
         torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.backends.mkldnn.enabled,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.enabled,
     )
     versions = [_version(name) for name in LIBRARIES]
     try:
         return digest(versions, settings, *values, known=fit.known)
-    except NotCacheable as error:
+    except UncacheableError as error:
         _tell(fit, str(error))
         return None
 
@@ -185,7 +186,7 @@ def _tell(fit: _Fit, reason: str) -> None:
 def _packed(fit: _Fit, pack: Callable[..., Entry], *args: Any) -> bytes | None:
     try:
         return to_bytes(pack(*args))
-    except NotCacheable as error:
+    except UncacheableError as error:
         _tell(fit, str(error))
         return None
 
@@ -217,7 +218,7 @@ def _pack_estimator(fit: _Fit, estimator: Any) -> Entry:
     entry, inner = Entry({}), estimator.estimator_
     known = None if is_frozen(inner) else fit.keys.get(id(inner))
     if known is None and not is_frozen(inner):
-        raise NotCacheable("what it wraps is not cached")
+        raise UncacheableError("what it wraps is not cached")
     base = fitted_net(inner)
     given = {n: p for n, v in _fitted(estimator).items() for p in _params_that_are(estimator, v)}
     values = {n: v for n, v in _fitted(estimator).items() if n not in given}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .keys import NotCacheable, digest
+from .keys import UncacheableError, digest
 
 
 class DamagedEntryError(Exception):
@@ -39,18 +39,22 @@ class Entry:
 
         Raises
         ------
-        NotCacheable
+        UncacheableError
             If the value is of another type than numbers, strings, tensors, arrays, containers
             and dataclasses of this library.
         """
         if value is None or type(value) in (bool, int, float, str):
             return value
+        if _is_json(value):
+            return {"json": value}
         if isinstance(value, list):
             return [self.encode(item) for item in value]
         for kind, (applies, encode, _) in _CODECS.items():
             if applies(value):
                 return {kind: encode(self, value)}
-        raise NotCacheable(f"a {type(value).__module__}.{type(value).__qualname__} is no tensor")
+        raise UncacheableError(
+            f"a {type(value).__module__}.{type(value).__qualname__} is no tensor"
+        )
 
     def decode(self, coded: Any) -> Any:
         """Undo :meth:`encode`."""
@@ -59,6 +63,8 @@ class Entry:
         if not isinstance(coded, dict):
             return coded
         ((kind, content),) = coded.items()
+        if kind == "json":
+            return content
         return _CODECS[kind][2](self, content)
 
     def add_tensor(self, tensor: Tensor, name: str | None = None) -> str:
@@ -69,13 +75,22 @@ class Entry:
         return name
 
 
+def _is_json(value: Any) -> bool:
+    """Tell whether JSON gives back the same, type by type."""
+    if type(value) is dict:
+        return all(type(key) is str and _is_json(item) for key, item in value.items())
+    if type(value) is list:
+        return all(_is_json(item) for item in value)
+    return value is None or type(value) in (bool, int, float, str)
+
+
 def _encode_array(entry: Entry, array: np.ndarray) -> Any:
     if array.dtype.kind in "biuf":
         return [entry.add_tensor(torch.from_numpy(np.array(array)))]
     if array.dtype.kind in "UO":
         return [[entry.encode(item) for item in array.ravel().tolist()], list(array.shape),
                 array.dtype.str]  # fmt: skip
-    raise NotCacheable(f"an array of type {array.dtype} is no tensor")
+    raise UncacheableError(f"an array of {array.dtype} is no tensor and no plain value")
 
 
 def _decode_array(entry: Entry, coded: list) -> np.ndarray:
@@ -139,7 +154,7 @@ def to_bytes(entry: Entry) -> bytes:
     try:
         return save(entry.tensors, {"facts": facts, "checksum": checksum})
     except (KeyError, ValueError) as error:  # a type that the format does not know
-        raise NotCacheable(f"tensors cannot be written: {error}") from error
+        raise UncacheableError(f"tensors cannot be written: {error}") from error
 
 
 def read(path: Path) -> Entry | None:

@@ -10,14 +10,14 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from .entries import Entry
-from .keys import NotCacheable, digest
+from .keys import UncacheableError, digest
 from .nets import plain_module
 
 # Attributes of a layer that are its tensors and parts, or follow from them.
 _PARTS = ("_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs")
 # Attributes of a net that are dropped after training, or have an entry of their own.
 _DROPPED = ("callbacks", "callbacks_", "history_", "virtual_params_")
-_SIMPLE = (bool, int, float, str, list, tuple, set, type(None))
+_SIMPLE = (bool, int, float, str, list, tuple, set, dict, type(None))
 
 
 def pack_net(entry: Entry, net: NeuralNet, base: NeuralNet) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def pack_net(entry: Entry, net: NeuralNet, base: NeuralNet) -> dict[str, Any]:
 
     Raises
     ------
-    NotCacheable
+    UncacheableError
         If they differ in more than tensors and plain attributes.
     """
     facts: dict[str, Any] = {
@@ -85,13 +85,13 @@ def check_same(net: NeuralNet, rebuilt: NeuralNet) -> None:
 
     Raises
     ------
-    NotCacheable
+    UncacheableError
         Naming the part that differs.
     """
     for name in _part_names(net):
         if digest(getattr(net, name)) != digest(getattr(rebuilt, name)):
             kind = type(getattr(net, name)).__name__
-            raise NotCacheable(f"{kind} keeps what it learns elsewhere than in its tensors")
+            raise UncacheableError(f"{kind} keeps what it learns elsewhere than in its tensors")
 
 
 def _part_names(net: NeuralNet) -> list[str]:
@@ -107,7 +107,7 @@ def _settings(net: NeuralNet) -> dict[str, Any]:
 def _differences(values: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     gone = sorted(before.keys() - values.keys())
     if gone:
-        raise NotCacheable(f"the attribute {gone[0]!r} was removed")
+        raise UncacheableError(f"the attribute {gone[0]!r} was removed")
     missing = object()
     return {n: v for n, v in values.items() if not _same(v, before.get(n, missing))}
 
@@ -128,7 +128,7 @@ def _same(value: Any, before: Any) -> bool:
 def _pack_module(entry: Entry, prefix: str, module: Any, base: Any) -> dict[str, Any]:
     if not isinstance(module, nn.Module):
         if not _same(module, base):
-            raise NotCacheable(f"{prefix} is no module, and changes in training")
+            raise UncacheableError(f"{prefix} is no module, and changes in training")
         return {}
     facts: dict[str, Any] = {"changed": {}, "removed": [], "frozen": []}
     layers = dict(base.named_modules())
@@ -136,8 +136,8 @@ def _pack_module(entry: Entry, prefix: str, module: Any, base: Any) -> dict[str,
         before = layers.get(name)
         if type(layer) is nn.Identity and type(before) is not nn.Identity:
             facts["removed"].append(name)
-        elif type(layer) is not type(before):
-            raise NotCacheable(f"the layer {name!r} has become a {type(layer).__name__}")
+        elif before is None or type(layer) is not type(before):
+            raise UncacheableError(f"the layer {name!r} has become a {type(layer).__name__}")
         elif changed := _differences(_plain(layer), _plain(before)):
             facts["changed"][name] = entry.encode(changed)
     facts["evaluating"] = [name for name, layer in module.named_modules() if not layer.training]

@@ -28,7 +28,7 @@ _IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 
 
-class NotCacheable(Exception):
+class UncacheableError(Exception):
     """Raised for what cannot be looked into, or has a result that is not the same again."""
 
 
@@ -46,7 +46,7 @@ def digest(*values: Any, known: dict[int, tuple[Any, str]] | None = None) -> str
 
     Raises
     ------
-    NotCacheable
+    UncacheableError
         If a value cannot be looked into, or is a random generator, which has no seed to tell.
 
     Examples
@@ -72,13 +72,13 @@ def array_digest(array: np.ndarray) -> str:
     arrays on purpose.
     """
     array = np.ascontiguousarray(array)
-    flat = np.frombuffer(memoryview(array).cast("B"), np.uint8) if array.size else array
-    whole = flat.nbytes // CHUNK * CHUNK
+    flat = array.reshape(-1).view(np.uint8)
+    whole = flat.size // CHUNK * CHUNK
     result = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=20)
     result.update(flat[whole:].tobytes())
     if whole:
         chunks = flat[:whole].reshape(-1, CHUNK)
-        result.update(np.array([zlib.crc32(c) for c in chunks], np.uint32).tobytes())
+        result.update(np.array([zlib.crc32(c.data) for c in chunks], np.uint32).tobytes())
         result.update(chunks.view(np.uint64).sum(1, dtype=np.uint64).tobytes())
     return result.hexdigest()
 
@@ -108,7 +108,7 @@ class _Description:
         elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
             self.write("array", self.of_array(value))
         elif isinstance(value, _GENERATORS):
-            raise NotCacheable(f"a {type(value).__name__} is no integer seed")
+            raise UncacheableError(f"a {type(value).__name__} is no integer seed")
         else:
             self.add_nested(value)
 
@@ -148,20 +148,21 @@ class _Description:
         if torch.nn.parameter.is_lazy(tensor):
             return
         if tensor.layout is not torch.strided:
-            raise NotCacheable(f"a tensor of layout {tensor.layout} cannot be looked into")
+            raise UncacheableError(f"a tensor of layout {tensor.layout} cannot be looked into")
         plain = tensor.detach().cpu().contiguous()
         self.write(str(tuple(plain.shape)), array_digest(plain.flatten().view(torch.uint8).numpy()))
 
     def add_written(self, value: Any) -> None:
         """Write a class or a function."""
         self.write(type(value).__name__, value.__qualname__)
-        functions = (value,) if isinstance(value, FunctionType) else ()
-        for part in functions or value.__mro__:
+        for part in (value,) if isinstance(value, FunctionType) else value.__mro__:
             if not by_value(part):
                 self.write(part.__module__, part.__qualname__)
                 self.add_files(part.__module__)
+            elif isinstance(part, FunctionType):
+                self.add(function_parts(part))
             else:
-                self.add(function_parts(part) if functions else class_body(part))
+                self.add(class_body(part))
 
     def add_files(self, module: str) -> None:
         """Write the version of a library, or the user's files; each once is enough."""
@@ -213,12 +214,12 @@ class _Description:
     def add_reduced(self, value: Any) -> None:
         """Write what pickle would save."""
         if isinstance(value, Dataset) and type(value) not in _IN_MEMORY:
-            raise NotCacheable(f"the rows of a {type(value).__name__} may come from elsewhere")
+            raise UncacheableError(f"the rows of a {type(value).__name__} may come from elsewhere")
         try:
             reduced = value.__reduce_ex__(2)
         except Exception as error:  # whatever an object's own method raises
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise NotCacheable(f"a {kind} cannot be looked into") from error
+            raise UncacheableError(f"a {kind} cannot be looked into") from error
         if isinstance(reduced, str):
             self.write(str(getattr(value, "__module__", "")), reduced)
             return
@@ -230,7 +231,9 @@ def fitted_state(estimator: Any) -> Any:
     if isinstance(estimator, NeuralNet):
         parts = {name: getattr(estimator, name + "_", None) for name in estimator._modules}
         losses = {name: getattr(estimator, name + "_", None) for name in estimator._criteria}
-        history = list(getattr(estimator, "history_", None) or [])
+        # How long epochs took is all that differs between equal fits.
+        rows = getattr(estimator, "history_", None) or []
+        history = [{name: row[name] for name in row if name != "dur"} for row in rows]
         known = getattr(estimator, "classes_inferred_", None)
         return estimator, parts, losses, history, known
     if not isinstance(estimator, BaseEstimator):

@@ -13,8 +13,9 @@ from typing import Any
 
 # Set by Python, by abc or by pickling, and no part of what was written.
 _INCIDENTAL = frozenset(
-    "__module__ __dict__ __weakref__ __doc__ __annotations__ __slotnames__ __qualname__"
-    " __abstractmethods__ _abc_impl __firstlineno__ __static_attributes__".split()
+    {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__annotations__"}
+    | {"__slotnames__", "__abstractmethods__", "_abc_impl"}
+    | {"__firstlineno__", "__static_attributes__"}
 )
 
 
