@@ -52,9 +52,7 @@ class Entry:
         for kind, (applies, encode, _) in _CODECS.items():
             if applies(value):
                 return {kind: encode(self, value)}
-        raise UncacheableError(
-            f"a {type(value).__module__}.{type(value).__qualname__} is no tensor"
-        )
+        raise UncacheableError(f"a {type(value).__qualname__} is no tensor and no plain value")
 
     def decode(self, coded: Any) -> Any:
         """Undo :meth:`encode`."""
@@ -136,6 +134,11 @@ _CODECS: dict[str, tuple[Callable, Callable, Callable]] = {
         lambda value: type(value) is tuple,
         lambda entry, value: [entry.encode(item) for item in value],
         lambda entry, coded: tuple(entry.decode(item) for item in coded),
+    ),
+    "set": (
+        lambda value: type(value) is set,
+        lambda entry, value: [entry.encode(item) for item in value],
+        lambda entry, coded: {entry.decode(item) for item in coded},
     ),
     "tensor": (
         lambda value: type(value) is Tensor,

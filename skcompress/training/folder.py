@@ -123,7 +123,8 @@ class CacheFolder:
         found = self._unpacked(key, unpack)
         if found is not None:
             return found
-        with FileLock(self.path / (key + LOCK), poll_interval=0.02, mode=0o600):
+        lock = FileLock(self.path / (key + LOCK), mode=0o600)
+        with lock.acquire(poll_interval=0.02):
             # Whoever held the lock may have written it meanwhile.
             self._remove_damaged(key)
             found = self._unpacked(key, unpack)

@@ -234,7 +234,7 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
 
 
 VALUES = [
-    None, True, 3, 0.1, float("inf"), "text", [1, [2]], (1, (2,)), {"a": {1: 2}},
+    None, True, 3, 0.1, float("inf"), "text", [1, [2]], (1, (2,)), {"a": {1: 2}}, {"a": [1]}, {3},
     np.float64(0.1), np.int64(3), np.float32(0.1), np.arange(6).reshape(2, 3),
     np.array(["a", "b"]), np.array(["a", "b"], dtype=object), torch.arange(3), torch.tensor(True),
 ]  # fmt: skip
@@ -253,7 +253,7 @@ def test_values_come_back(value, tmp_path):
     assert getattr(back, "dtype", None) == getattr(value, "dtype", None)
 
 
-@pytest.mark.parametrize("value", [object(), {1}, b"bytes", np.array([object()])], ids=repr)
+@pytest.mark.parametrize("value", [object(), 1j, b"bytes", np.array([object()])], ids=repr)
 def test_values_that_are_no_facts(value):
     """What JSON and tensors cannot hold is refused."""
     with pytest.raises(UncacheableError, match="no plain value"):
