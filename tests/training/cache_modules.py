@@ -49,7 +49,9 @@ def counted_net(log=None, **settings):
     """Return an unfitted net that notes its dense fits."""
     defaults = {"criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.Adam, "lr": 0.01}
     defaults |= {"max_epochs": 3, "batch_size": 32, "train_split": None, "verbose": 0}
-    return NeuralNetClassifier(Counted, module__log=str(log), **defaults | settings)
+    return NeuralNetClassifier(
+        Counted, module__log=None if log is None else str(log), **defaults | settings
+    )
 
 
 def counted(log=None, memory=None, net=None, **settings):

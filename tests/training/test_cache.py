@@ -242,7 +242,7 @@ def test_an_entry_gives_back_the_fit(name, tmp_path):
 def test_a_teacher_is_asked_once(tmp_path):
     """A grid over the weight of the soft loss fits the teacher once for each fold."""
     teacher = counted(tmp_path / "log", sparsity=0.0)
-    student = DistilledNet(counted_net("None"), teacher, cv=2, **ONCE, memory=tmp_path / "cache")
+    student = DistilledNet(counted_net(), teacher, cv=2, **ONCE, memory=tmp_path / "cache")
     search(student, {"alpha": [0.3, 0.6, 0.9]})
     assert n_fits(tmp_path / "log") == 5 * 2
 
@@ -263,7 +263,7 @@ def test_no_integer_seed_is_not_cached(random_state, tmp_path):
 
 def test_what_cannot_be_looked_into_is_not_cached(tmp_path):
     """A parameter without a content to tell is no key, and the fit goes on with one warning."""
-    net = counted_net("None", module__hidden=Opaque(16))
+    net = counted_net(module__hidden=Opaque(16))
     with pytest.warns(UserWarning, match="Opaque cannot be looked into") as warned:
         estimator = counted(memory=tmp_path / "cache", net=net).fit(X, Y)
     assert len(warned) == 1

@@ -39,7 +39,7 @@ def n_entries(folder):
 
 def fit(folder, X=X, y=Y, sample_weight=None, **settings):
     """Fit with a memory."""
-    net = counted_net("None", **settings.pop("net", {}))
+    net = counted_net(**settings.pop("net", {}))
     estimator = counted(memory=folder, net=net, **settings)
     return estimator.fit(X, y, sample_weight=sample_weight)
 
