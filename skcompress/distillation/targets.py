@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 
+from .. import inputs
 from ..inputs import take_rows
+from ..training.cache import cached_array
+from ..training.folder import CacheFolder
 from ..training.isolation import stage_seed
 from ..training.soft import DEFAULT_TEMPERATURE, SoftTargets
 from .teachers import answers, fitted
@@ -47,6 +51,23 @@ class Rows:
         """Keep some rows."""
         weights = None if self.weights is None else self.weights[rows]
         return Rows(take_rows(self.X, rows), self.y[rows], weights, self.classes)
+
+
+def as_given(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
+    """Return all rows as the teacher is given them: frames as they are, y as it was.
+
+    Parameters
+    ----------
+    estimator : DistilledNet
+        It has seen them, and knows their classes.
+    """
+    X = X if hasattr(X, "iloc") else inputs.check_inputs(estimator, X, reset=False)
+    y = np.asarray(inputs.as_target(y))
+    classification = is_classifier(estimator)
+    if classification or estimator.target_ndim_ == 1:
+        y = y.ravel()
+    weights = inputs.check_weights(sample_weight, len(y))
+    return Rows(X, y, weights, estimator.classes_ if classification else None)
 
 
 def make_splits(cv: Any, rows: Rows, seed: int) -> Splits | None:
@@ -128,7 +149,13 @@ def average(teachers: list[Any], X: Any, classes: np.ndarray | None) -> np.ndarr
     return np.mean([answers(teacher, X, classes) for teacher in teachers], axis=0)
 
 
-def out_of_fold(teachers: list[Any], rows: Rows, splits: Splits, seed: int) -> np.ndarray:
+def out_of_fold(
+    teachers: list[Any],
+    rows: Rows,
+    splits: Splits,
+    seed: int,
+    folder: CacheFolder | None = None,
+) -> np.ndarray:
     """Ask about each row teachers that were not fitted on it.
 
     Parameters
@@ -138,11 +165,19 @@ def out_of_fold(teachers: list[Any], rows: Rows, splits: Splits, seed: int) -> n
     rows : Rows
     splits : list of (train, test)
         A row that is tested several times gets the average; one that never is gets NaN.
+    seed : int
+    folder : CacheFolder or None, default=None
+        Where the answers are kept.
 
     Returns
     -------
     values : ndarray of shape (n_samples, n_classes) or that of ``rows.y``
     """
+    key = "answers", teachers, rows, splits, seed
+    return cached_array(folder, key, lambda: _out_of_fold(teachers, rows, splits, seed))
+
+
+def _out_of_fold(teachers: list[Any], rows: Rows, splits: Splits, seed: int) -> np.ndarray:
     shape = rows.y.shape if rows.classes is None else (len(rows.y), len(rows.classes))
     values, counts = np.zeros(shape), np.zeros((len(rows.y), *[1] * (len(shape) - 1)))
     for fold, (train, test) in enumerate(splits):

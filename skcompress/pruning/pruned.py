@@ -83,6 +83,8 @@ class PrunedNet(BaseCompressedNet):
         Seeds every stage. An integer gives the same bits at an equal number of threads.
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
+    memory : str, path, joblib.Memory or CacheFolder, default=None
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the wrapped net's own setting.
 
@@ -100,10 +102,8 @@ class PrunedNet(BaseCompressedNet):
         Only with ``granularity="unit"``: why some units of a layer stay, by parameter name.
     classes_ : ndarray of shape (n_classes,)
         Only for classifiers: the labels.
-    n_features_in_ : int
-        Number of features of array inputs.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where `X` has names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Of array inputs; the names where `X` has names that are all strings.
 
     Raises
     ------
@@ -187,6 +187,7 @@ class PrunedNet(BaseCompressedNet):
         distill_temperature: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
@@ -204,6 +205,7 @@ class PrunedNet(BaseCompressedNet):
         self.distill_temperature = distill_temperature
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:

@@ -82,6 +82,8 @@ class QuantizedNet(BaseCompressedNet):
         Seeds every stage. An integer gives the same bits at an equal number of threads.
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
+    memory : str, path, joblib.Memory or CacheFolder, default=None
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the wrapped net's own setting.
 
@@ -186,6 +188,7 @@ class QuantizedNet(BaseCompressedNet):
         max_loss: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
@@ -204,6 +207,7 @@ class QuantizedNet(BaseCompressedNet):
         self.max_loss = max_loss
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
