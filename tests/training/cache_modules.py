@@ -10,6 +10,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skcompress import PrunedNet
+from skcompress.training import CacheFolder
 
 
 class Counted(nn.Module):
@@ -59,3 +60,8 @@ def counted(log=None, memory=None, net=None, **settings):
     defaults = {"retrain_epochs": 1, "random_state": 0, "n_threads": 1, "schedule": "one-shot"}
     net = counted_net(log) if net is None else net
     return PrunedNet(net, memory=memory, **defaults | settings)
+
+
+def entries(memory):
+    """List the entries of a cache."""
+    return sorted(CacheFolder(memory).path.glob("*.safetensors"))
