@@ -196,9 +196,9 @@ def run_cells(data, cells, path, tuning):
 
 
 def tuning_cells(data):
-    """Every alpha and temperature for every teacher, on two splits."""
+    """Every alpha and temperature for every teacher, on a split of its own."""
     X, y = load(data)
-    splits = StratifiedShuffleSplit(2, test_size=0.2, random_state=TUNE_SEED).split(X, y)
+    splits = StratifiedShuffleSplit(1, test_size=0.2, random_state=TUNE_SEED).split(X, y)
     for (fold, (train, test)), name in product(enumerate(splits), teachers(data)):
         for alpha, temperature in product(ALPHAS, TEMPERATURES):
             yield name, alpha, temperature, TUNE_SEED, fold, train, test

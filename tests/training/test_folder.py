@@ -248,7 +248,11 @@ def test_values_come_back(value, tmp_path):
     assert getattr(back, "dtype", None) == getattr(value, "dtype", None)
 
 
-@pytest.mark.parametrize("value", [object(), 1j, b"bytes", np.array([object()])], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), 1j, b"bytes", np.array([object()])],
+    ids=["object", "complex", "bytes", "array of objects"],
+)
 def test_values_that_are_no_facts(value):
     """What JSON and tensors cannot hold is refused."""
     with pytest.raises(UncacheableError, match="no plain value"):

@@ -217,7 +217,9 @@ def test_frozen_estimators():
     assert frozen[0] == frozen[1] != frozen[2]
 
 
-@pytest.mark.parametrize("generator", [np.random.RandomState(0), random.Random(0)], ids=repr)
+@pytest.mark.parametrize(
+    "generator", [np.random.RandomState(0), random.Random(0)], ids=["numpy", "random"]
+)
 def test_generators_are_no_key(generator):
     """The state of a generator is no integer seed."""
     with pytest.raises(UncacheableError, match="no integer seed"):
