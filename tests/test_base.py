@@ -134,10 +134,10 @@ def test_classes_that_the_user_names(nested, missing):
 
 
 def test_classes_in_another_order():
-    """The order of the outputs is the user's; the inner stage knows numbers only."""
+    """The order of the outputs is the user's, and that of every stage inside."""
     outer = pruned(pruned(classifier(classes=["c", "a", "b"]))).fit(X, NAMES[Y])
     assert outer.classes_.tolist() == ["c", "a", "b"]
-    assert outer.estimator_.classes_.tolist() == [0, 1, 2]
+    assert outer.estimator_.classes_.tolist() == ["c", "a", "b"]
     assert outer.score(X, NAMES[Y]) > WELL_ABOVE_CHANCE
 
 
