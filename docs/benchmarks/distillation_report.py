@@ -96,8 +96,9 @@ def write_report(folder):
         " the forest (200 trees) have scikit-learn's defaults. The ensemble averages large net,"
         " forest and boosting. Alpha and temperature were chosen on other splits; soft labels are"
         " out of fold, except where it says in-sample. Means over as many folds as the headings"
-        " say; differences are paired, and their 95% intervals corrected for the rows that folds share. Bytes of a"
-        " net are those of its tensors, of other estimators those of their pickle; the ensemble's"
+        " say; differences are paired, and their 95% intervals corrected for the rows that folds"
+        " share. Bytes of a net are those of its tensors, of other estimators those of their"
+        " pickle; the ensemble's"
         " are all of its members' as pickled. Times are medians of `predict_proba` with one thread"
         " on a shared machine, a rough guide.\n",
     ]

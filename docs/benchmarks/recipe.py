@@ -118,8 +118,8 @@ def write_report():
         " standard deviations over the seeds. A test error of 10,000 rows has a standard error of"
         " 0.13 points at 1.8% and 0.09 at 0.8%. The goal is the test error that the same recipe"
         " reached, with one seed, as a script before this library had it. Learning rates were"
-        " chosen by a seed of its own, that of LeNet-5 in half of the epochs. Bytes count a bit mask"
-        f" and codes of {BITS} bits, not entropy-coded. Seconds are on a shared machine, one"
+        " chosen by a seed of its own, that of LeNet-5 in half of the epochs. Bytes count a bit"
+        f" mask and codes of {BITS} bits, not entropy-coded. Seconds are on a shared machine, one"
         " thread.\n",
         markdown(pd.DataFrame(lines), index=False),
     ]), encoding="utf-8")  # fmt: skip
