@@ -143,7 +143,7 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         seed_generators(seed)
         probe = self._probe(net, X, y)
         X, dtype = inputs.to_dtype(X, probe.module_), inputs.float_dtype(probe.module_)
-        self._input_shapes = probing.describe(X)
+        self._input_shapes, self._row_types = probing.describe(X), inputs.row_types(X)
         shape = probing.output_shape(probe, X)
         if is_classifier(self):
             probing.check_outputs(net, shape, len(self.classes_))

@@ -21,6 +21,8 @@ from torch import nn
 from ._sklearn import check_sample_weight
 from .rows import Types, cast, cast_rows
 
+# Shape and type of a row, by the name of the input.
+RowTypes = dict[str | None, tuple[tuple[int, ...], str]]
 CHECKS = {"dtype": "numeric", "allow_nd": True}
 
 
@@ -200,3 +202,23 @@ def float_dtype(module: nn.Module) -> np.dtype:
                 )
             return np.dtype(name)
     return np.dtype("float32")
+
+
+def row_types(X: Any) -> RowTypes:
+    """Say what a row looks like: shape and type by input, None being an array's name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcompress.inputs import row_types
+    >>> row_types(np.zeros((10, 3), dtype="float32"))
+    {None: ((3,), 'float32')}
+    """
+    if isinstance(X, SliceDataset):
+        row = X[0]
+        X = {n: v[None] for n, v in row.items()} if isinstance(row, Mapping) else row[None]
+    arrays = X if isinstance(X, Mapping) else {None: X}
+    return {
+        name: (tuple(x.shape[1:]), str(x.dtype).removeprefix("torch."))
+        for name, x in arrays.items()
+    }
