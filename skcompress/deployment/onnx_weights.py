@@ -112,7 +112,11 @@ def write_codes(w: Writer, codes: Codes, hint: str, *, transpose: bool = False) 
     transpose : bool
         Whether to give it with inputs along the first of two dimensions.
     """
-    if codes.book is not None or codes.scale.dtype != torch.float32:
+    # Without rounded activations, a runtime computes the products in floating point, so that plain
+    # arithmetic, done once when the graph is loaded, says it better: onnxruntime 1.31 turns
+    # DequantizeLinear of 4-bit weights before a MatMul into a kernel that rounds activations.
+    ranges = w.integers.ranges if w.integers else None
+    if codes.book is not None or codes.scale.dtype != torch.float32 or ranges is None:
         weight = w.reshape(_look_up(w, codes, hint), codes.shape)
         return w.add("Transpose", weight, perm=[1, 0]) if transpose else weight
     axis, runs = (0, codes.scale.shape[1] > 1) if transpose else (1, codes.scale.shape[1] > 1)

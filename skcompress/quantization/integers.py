@@ -1,6 +1,7 @@
 """Prediction in integers: weights and activations of 8 bits, sums without rounding."""
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -113,6 +114,22 @@ def static(x: Tensor, low: float, high: float) -> tuple[Tensor, float]:
     return ((x / scale).round() + zero).clamp(0, 255) - zero, scale
 
 
+def _opened(function: Any) -> Any:
+    """Return a copy of a function of torch, written in Python, that hides nothing from a mode.
+
+    The function itself hands a mode its call as a whole, in which the mode sees no products.
+    """
+    names = function.__globals__ | {"has_torch_function": lambda tensors: False}
+    copied = types.FunctionType(function.__code__, names, function.__name__)
+    copied.__defaults__, copied.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    return copied
+
+
+_OPENED = {
+    functional.multi_head_attention_forward: _opened(functional.multi_head_attention_forward)
+}
+
+
 class _Products(TorchFunctionMode):
     """Send the operations of known weights to an IntegerModule, whichever layer calls them."""
 
@@ -129,6 +146,9 @@ class _Products(TorchFunctionMode):
             return run_recurrent(RECURRENT[func], self._linear, *args, **kwargs)
         if func is functional.linear or func in CONVOLUTIONS:
             return self._call(func, *args, **kwargs)
+        if func in _OPENED:
+            with self:
+                return _OPENED[func](*args, **kwargs)
         return func(*args, **kwargs)
 
     def _call(

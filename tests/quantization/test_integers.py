@@ -42,6 +42,21 @@ class Simulated(IntegerModule):
         return function(q * scale, self.module.get_parameter(name), bias, *settings)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_quantized_weight_is_multiplied_in_integers(name, monkeypatch):
+    """Also those of attention, whose function would hide its products."""
+    _, integer = quantized_module(name, "dynamic")
+    product, used = IntegerModule.product, set()
+
+    def spy(self, function, weight, *rest):
+        used.add(weight)
+        return product(self, function, weight, *rest)
+
+    monkeypatch.setattr(IntegerModule, "product", spy)
+    integer(rows(name))
+    assert used == set(integer.integers)
+
+
 @pytest.mark.parametrize("activations", ["dynamic", "static"])
 @pytest.mark.parametrize("format", ["symmetric", "affine"])
 @pytest.mark.parametrize("name", NAMES)
