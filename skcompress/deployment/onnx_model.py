@@ -9,6 +9,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 from .. import __version__
@@ -16,7 +17,7 @@ from ..graph import takes_any_batch, trace
 from .fitted import Fitted, fitted, unwrapped
 from .onnx_operations import apply
 from .onnx_weights import to_codes
-from .onnx_writer import IR_VERSIONS, TYPES, Stored, Writer
+from .onnx_writer import IR_VERSIONS, NARROW, OPSET, OPSET_OF_2_BITS, TYPES, Stored, Writer
 
 
 class Predictor(nn.Module):
@@ -43,7 +44,12 @@ def to_onnx(estimator: Any, X: Any = None, *, labels: bool = True) -> onnx.Model
     labels : bool
         Whether a classifier's graph gives labels, beside probabilities.
     """
-    net = fitted(unwrapped(estimator), X)
+    inner = unwrapped(estimator)
+    if isinstance(inner, Pipeline):
+        from .onnx_pipeline import pipeline_to_onnx
+
+        return pipeline_to_onnx(inner, X)
+    net = fitted(inner, X)
     w = writer(net)
     inputs = {name or "X": row for name, row in net.rows.items()}
     outputs = write_net(w, net, list(inputs), labels=labels)
@@ -53,11 +59,19 @@ def to_onnx(estimator: Any, X: Any = None, *, labels: bool = True) -> onnx.Model
     ]
     nodes, initializers = used(w, [info.name for info in outputs])
     graph = helper.make_graph(nodes, "skcompress", infos, outputs, initializers)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", w.opset)], ir_version=IR_VERSIONS[w.opset],
-        producer_name="skcompress",
-    )  # fmt: skip
-    helper.set_model_props(model, metadata(net))
+    return finished(helper.make_model(graph), metadata(net, inner))
+
+
+def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
+    """Set a model's versions and metadata, and check it."""
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    opset = OPSET_OF_2_BITS if kinds & NARROW else OPSET
+    others = [o for o in model.opset_import if o.domain]
+    del model.opset_import[:]
+    model.opset_import.extend([helper.make_opsetid("", opset), *others])
+    model.ir_version = IR_VERSIONS[opset]
+    model.producer_name, model.producer_version = "skcompress", __version__
+    helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
     return model
 
@@ -160,15 +174,15 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
             yield from _read(inner)
 
 
-def metadata(net: Fitted) -> dict[str, str]:
-    """Return what the file says about itself, values as JSON."""
+def metadata(net: Fitted, outer: Any) -> dict[str, str]:
+    """Return what the file of an estimator says about itself, values as JSON."""
     estimator = net.estimator
     facts = {
         "skcompress_version": __version__,
         "estimator": type(estimator).__name__,
         "module": type(net.module).__name__,
         "classes": None if net.classes is None else net.classes.tolist(),
-        "feature_names": getattr(estimator, "feature_names_in_", np.empty(0)).tolist() or None,
+        "feature_names": getattr(outer, "feature_names_in_", np.empty(0)).tolist() or None,
         "sparsity": getattr(estimator, "sparsity_", None),
         "bits": {name: tensor.bits for name, tensor in net.quantized.items()} or None,
         "formats": {name: tensor.format for name, tensor in net.quantized.items()} or None,

@@ -145,12 +145,6 @@ class Writer:
         sizes = [int(s) if is_known(s) else -1 for s in shape]
         return self.add("Reshape", value, self.indices(sizes))
 
-    @property
-    def opset(self) -> int:
-        """The lowest opset that has all types in the graph, not below ``OPSET``."""
-        narrow = any(proto.data_type in NARROW for proto in self.initializers)
-        return OPSET_OF_2_BITS if narrow else OPSET
-
 
 def is_known(size: Any) -> bool:
     """Tell whether a size is a number, and not one that depends on the rows."""
