@@ -79,7 +79,7 @@ def unwrapped(estimator: Any) -> Any:
             return estimator
 
 
-def fitted(estimator: Any, X: Any = None) -> Fitted:
+def fitted(estimator: Any, X: Any = None, *, floats: bool = False) -> Fitted:
     """Take apart a fitted compressed net or skorch net.
 
     Parameters
@@ -89,6 +89,9 @@ def fitted(estimator: Any, X: Any = None) -> Fitted:
         search or FrozenEstimator around one.
     X : array-like or dict of arrays, default=None
         A few rows; only for a skorch net whose module does not begin with a linear layer.
+
+    floats : bool
+        Whether to see quantized weights as ordinary ones, and activations that are not rounded.
 
     Raises
     ------
@@ -108,8 +111,8 @@ def fitted(estimator: Any, X: Any = None) -> Fitted:
         check_is_fitted(inner)
     net = fitted_net(inner)
     module = plain_module(net.module_)
-    integers = net.module_ if module is not net.module_ else None
-    quantized = getattr(inner, "quantized_", {})
+    integers = net.module_ if module is not net.module_ and not floats else None
+    quantized = {} if floats else getattr(inner, "quantized_", {})
     classes = _classes(inner) if is_classifier(inner) else None
     return Fitted(inner, net, module, integers, quantized, classes, _rows(inner, module, X))
 

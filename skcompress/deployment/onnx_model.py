@@ -34,7 +34,9 @@ class Predictor(nn.Module):
         return self.nonlinearity(output[0] if isinstance(output, tuple) else output)
 
 
-def to_onnx(estimator: Any, X: Any = None, *, labels: bool = True) -> onnx.ModelProto:
+def to_onnx(
+    estimator: Any, X: Any = None, *, labels: bool = True, floats: bool = False
+) -> onnx.ModelProto:
     """Return the ONNX model of a fitted estimator; see ``export_onnx``.
 
     Parameters
@@ -43,13 +45,15 @@ def to_onnx(estimator: Any, X: Any = None, *, labels: bool = True) -> onnx.Model
     X : array-like or dict of arrays, default=None
     labels : bool
         Whether a classifier's graph gives labels, beside probabilities.
+    floats : bool
+        Whether to store decoded weights, and leave activations as they are.
     """
     inner = unwrapped(estimator)
     if isinstance(inner, Pipeline):
         from .onnx_pipeline import pipeline_to_onnx
 
-        return pipeline_to_onnx(inner, X)
-    net = fitted(inner, X)
+        return pipeline_to_onnx(inner, X, labels=labels, floats=floats)
+    net = fitted(inner, X, floats=floats)
     w = writer(net)
     inputs = {name or "X": row for name, row in net.rows.items()}
     outputs = write_net(w, net, list(inputs), labels=labels)
