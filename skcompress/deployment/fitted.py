@@ -17,7 +17,6 @@ from ..quantization import QuantizedTensor
 from ..training.nets import fitted_net, plain_module
 
 
-
 @dataclass(frozen=True)
 class Fitted:
     """A fitted net with what its predictions need.

@@ -9,7 +9,7 @@ from .onnx_weights import Codes, value, weight
 from .onnx_writer import Stored, Writer
 
 # Types that products of 8-bit integers take, by those that integers are stored in.
-PRODUCT_TYPES = {
+PRODUCT_TYPES: dict[int, torch.dtype] = {
     TensorProto.INT2: torch.int8,
     TensorProto.INT4: torch.int8,
     TensorProto.INT8: torch.int8,
@@ -29,8 +29,7 @@ def linear_of_integers(w: Writer, x: str, rank: int, matrix: Stored, bias: Any) 
     if w.integers.ranges is not None:
         x = static(w, x, matrix)
         if rank == 2:
-            biases = () if bias is None else (value(w, bias),)
-            return w.add("Gemm", x, weight(w, matrix), *biases, transB=1)
+            return w.add("Gemm", x, weight(w, matrix), *_biases(w, matrix, bias), transB=1)
         y = w.add("MatMul", x, weight(w, matrix, transpose=True))
     else:
         q, scale = dynamic(w, x, [-1], matrix.tensor.dtype)
@@ -50,12 +49,14 @@ def convolution_of_integers(
     With a scale for each row, floating-point numbers hold the integers and their sums: exact up
     to 2**24, and faster in onnxruntime than its convolution of integers.
     """
-    biases = () if bias is None else (value(w, bias),)
     if w.integers.ranges is not None:
+        biases = _biases(w, kernel, bias)
         return w.add("Conv", static(w, x, kernel), weight(w, kernel), *biases, **settings)
     rank, dtype, codes = kernel.tensor.dim(), kernel.tensor.dtype, w.codes[kernel.name]
     q, scale = dynamic(w, x, list(range(1, rank)), dtype)
-    sums = w.add("Conv", q, w.reshape(_as_floats(w, codes, kernel), kernel.tensor.shape), **settings)
+    sums = w.add(
+        "Conv", q, w.reshape(_as_floats(w, codes, kernel), kernel.tensor.shape), **settings
+    )
     shape = (1, -1, *[1] * (rank - 2))
     y = w.add("Mul", sums, w.add("Mul", scale, w.constant(codes.scale[:, 0].reshape(shape))))
     return y if bias is None else w.add("Add", y, w.constant(bias.tensor.reshape(shape)))
@@ -63,12 +64,30 @@ def convolution_of_integers(
 
 def static(w: Writer, x: str, matrix: Stored) -> str:
     """Round a value to the range that its weight's inputs had in ``fit``."""
+    scale, zero_point = step(w, matrix)
+    scales, zero = w.constant(scale, torch.float32), w.constant(zero_point, torch.uint8)
+    return w.add("DequantizeLinear", w.add("QuantizeLinear", x, scales, zero), scales, zero)
+
+
+def step(w: Writer, matrix: Stored) -> tuple[float, int]:
+    """Return the scale and zero point of what a weight is multiplied with."""
     low, high = w.integers.ranges[matrix.name]
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255 or 1.0
-    step = w.constant(scale, torch.float32)
-    zero = w.constant(round(-low / scale), torch.uint8)
-    return w.add("DequantizeLinear", w.add("QuantizeLinear", x, step, zero), step, zero)
+    return scale, round(-low / scale)
+
+
+def _biases(w: Writer, matrix: Stored, bias: Any) -> tuple[str, ...]:
+    """Return a bias as kernels of integers take it: in the unit of their sums, if it fits."""
+    if bias is None:
+        return ()
+    codes = w.codes[matrix.name]
+    scale = step(w, matrix)[0] * codes.scale[:, 0]
+    integers = (bias.tensor / scale).round() if isinstance(bias, Stored) else None
+    if integers is None or scale.dtype != torch.float32 or integers.abs().max() > 2**30:
+        return (value(w, bias),)
+    stored = w.constant(integers.to(torch.int32), hint=bias.name)
+    return (w.add("DequantizeLinear", stored, w.constant(scale), axis=0),)
 
 
 def dynamic(w: Writer, x: str, axes: list[int], dtype: torch.dtype) -> tuple[str, str]:

@@ -174,7 +174,8 @@ def adaptive_pool(w: Writer, node: Node, x: str, sizes: Any) -> Any:
     kernel = [g // s for g, s in zip(given, sizes, strict=True)]
     op = "AveragePool" if "avg" in name else "MaxPool"
     y = w.add(op, x, kernel_shape=kernel, strides=kernel)
-    return y if op == "AveragePool" or "1d" not in name and "2d" not in name else [y, None]
+    # Those of maxima come with the places of the maxima, which nothing here reads.
+    return y if isinstance(meta(node), torch.Tensor) else [y, None]
 
 
 def embedding(w: Writer, node: Node, table: Any, indices: str, *_: Any) -> str:

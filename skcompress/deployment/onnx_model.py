@@ -142,7 +142,7 @@ def _winners(w: Writer, probabilities: str, threshold: float | None, kind: int) 
     if threshold is None:
         return w.add("ArgMax", probabilities, axis=1, keepdims=0)
     second = w.add("Gather", probabilities, w.indices(1), axis=1)
-    dtype = {number: dtype for dtype, number in TYPES.items()}[kind]
+    dtype = next(dtype for dtype, number in TYPES.items() if number == kind)
     return w.cast(w.add("Greater", second, w.constant(threshold, dtype)), torch.int64)
 
 
@@ -153,9 +153,7 @@ def _storable(classes: np.ndarray) -> np.ndarray:
     return classes
 
 
-def _named(
-    w: Writer, value: str, name: str, kind: int, shape: list[int]
-) -> onnx.ValueInfoProto:
+def _named(w: Writer, value: str, name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:
     w.nodes.append(helper.make_node("Identity", [value], [w.prefix + name]))
     return helper.make_tensor_value_info(w.prefix + name, kind, ["rows", *shape])
 

@@ -193,11 +193,12 @@ def pad(
     return w.add("Pad", value(w, x), w.indices(sides[0] + sides[1]), number, mode=onnx_mode)
 
 
+_RESHAPES = [
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as",
+    "reshape_as",
+]  # fmt: skip
 RULES: dict[str, Callable] = {
-    **dict.fromkeys(
-        "view reshape _unsafe_view flatten unflatten squeeze unsqueeze view_as reshape_as".split(),
-        reshape,
-    ),
+    **dict.fromkeys(_RESHAPES, reshape),
     **dict.fromkeys(("transpose", "swapaxes", "t"), transpose),
     "permute": permute, "movedim": movedim, "mT": last_transposed, "numpy_T": reversed_dimensions,
     "select": select, "slice": slices, "narrow": narrow, "flip": flip, "unbind": unbind,

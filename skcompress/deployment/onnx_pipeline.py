@@ -21,7 +21,7 @@ from .fitted import Fitted, fitted, unwrapped
 from .onnx_model import finished, metadata, used, write_net, writer
 from .onnx_writer import OPSET, Writer
 
-TENSORS = {
+TENSORS: dict[int, Any] = {
     onnx.TensorProto.FLOAT: FloatTensorType,
     onnx.TensorProto.DOUBLE: DoubleTensorType,
     onnx.TensorProto.INT64: Int64TensorType,

@@ -3,13 +3,13 @@
 from typing import Any
 
 import torch
-from onnx import TensorProto, helper
+from onnx import helper
 from torch import Tensor
 from torch.fx import Node
 
 from .onnx_integers import linear_of_integers, rounds
 from .onnx_weights import value, weight, write_codes
-from .onnx_writer import TYPES, Stored, Writer, dtype_of, meta
+from .onnx_writer import TYPES, Stored, Writer, dtype_of
 
 # Where ONNX has torch's gates: input, forget, cell, output; reset, update, new.
 GATES = {"lstm": [0, 3, 1, 2], "gru": [1, 0, 2], "rnn_tanh": [0], "rnn_relu": [0]}
@@ -38,7 +38,9 @@ def recurrent(
         steps, *ends = write(w, node, steps, begin, parts, biases)
         last.append(ends)
     out = w.add("Transpose", steps, perm=[1, 0, 2]) if batch_first else steps
-    joined = [w.add("Concat", *e, axis=0) if n_layers > 1 else e[0] for e in zip(*last, strict=True)]
+    joined = [
+        w.add("Concat", *e, axis=0) if n_layers > 1 else e[0] for e in zip(*last, strict=True)
+    ]
     return [out, *joined]
 
 
@@ -152,8 +154,11 @@ def _loop(
 
 
 def _graph(body: Writer, inputs: list[str], outputs: list[str], kind: int) -> Any:
-    info = [[helper.make_tensor_value_info(n, kind, None) for n in s] for s in (inputs, outputs)]
-    return helper.make_graph(body.nodes, body.name("body"), *info)
+    given, made = (
+        [helper.make_tensor_value_info(name, kind, None) for name in names]
+        for names in (inputs, outputs)
+    )
+    return helper.make_graph(body.nodes, body.name("body"), given, made)
 
 
 def _lstm_cell(w: Writer, inputs: str, hidden: str, state: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ SIGNED = {2: TensorProto.INT2, 4: TensorProto.INT4, 8: TensorProto.INT8, 16: Ten
 UNSIGNED = {
     2: TensorProto.UINT2, 4: TensorProto.UINT4, 8: TensorProto.UINT8, 16: TensorProto.UINT16,
 }  # fmt: skip
+EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
 
 
 @dataclass(frozen=True)
@@ -116,32 +117,20 @@ def write_codes(w: Writer, codes: Codes, hint: str, *, transpose: bool = False) 
     # arithmetic, done once when the graph is loaded, says it better: onnxruntime 1.31 turns
     # DequantizeLinear of 4-bit weights before a MatMul into a kernel that rounds activations.
     ranges = w.integers.ranges if w.integers else None
-    if codes.book is not None or codes.scale.dtype != torch.float32 or ranges is None:
+    if ranges is None or codes.scale.dtype != torch.float32:
         weight = w.reshape(_look_up(w, codes, hint), codes.shape)
         return w.add("Transpose", weight, perm=[1, 0]) if transpose else weight
-    axis, runs = (0, codes.scale.shape[1] > 1) if transpose else (1, codes.scale.shape[1] > 1)
-    scale, zero = (_oriented(t, runs, transpose) for t in (codes.scale, codes.zero))
-    integers = codes.codes.T if transpose else codes.codes
-    if not runs:
-        axis = 1 - axis  # one scale for each output
-        if not transpose:
-            integers = integers.reshape(codes.shape)
-    zeros = None if zero is None else w.store_integers(zero.numpy(), codes.kind, hint + ".zero_point")
-    size = {"block_size": codes.size} if runs else {}
-    weight = w.add(
-        "DequantizeLinear", w.store_integers(integers, codes.kind, hint), w.constant(scale), zeros,
-        axis=axis, **size,
+    integers = codes.codes.T if transpose else codes.codes.reshape(codes.shape)
+    stored = w.store_integers(integers, codes.kind, hint)
+    # Kernels of 8-bit integers want a type of theirs, and a zero point also where that is zero.
+    dtype = torch.int8 if codes.zero is None else torch.uint8
+    stored = stored if codes.kind in EIGHT_BITS else w.cast(stored, dtype)
+    scale = codes.scale[:, 0]
+    zero = torch.zeros(len(scale)) if codes.zero is None else codes.zero[:, 0]
+    return w.add(
+        "DequantizeLinear", stored, w.constant(scale), w.constant(zero, dtype),
+        axis=1 if transpose else 0,
     )  # fmt: skip
-    return w.reshape(weight, codes.shape) if runs and len(codes.shape) > 2 else weight
-
-
-def _oriented(numbers: Tensor | None, runs: bool, transpose: bool) -> Tensor | None:
-    """Lay the numbers of runs out as DequantizeLinear takes them."""
-    if numbers is None:
-        return None
-    if not runs:
-        return numbers[:, 0]
-    return numbers.T if transpose else numbers
 
 
 def _look_up(w: Writer, codes: Codes, hint: str) -> str:
@@ -173,7 +162,7 @@ def _spread(w: Writer, numbers: Tensor, codes: Codes) -> str:
 
 def weight(w: Writer, stored: Stored, *, transpose: bool = False) -> str:
     """Return a parameter in a graph, decoded if it is quantized, with two dimensions swapped."""
-    codes = w.codes.get(stored.name) if stored.name else None
+    codes = w.codes.get(stored.name)
     if codes is None:
         return w.constant(stored.tensor.T if transpose else stored.tensor, hint=stored.name)
     key = stored.name, transpose

@@ -64,7 +64,7 @@ class Writer:
         self, prefix: str = "", codes: Mapping[str, Any] | None = None, integers: Any = None
     ) -> None:
         self.prefix = prefix
-        self.codes = codes or {}
+        self.codes: dict[str | None, Any] = {**(codes or {})}
         self.integers = integers
         self.root = self
         self.nodes: list[onnx.NodeProto] = []
@@ -132,7 +132,7 @@ class Writer:
     def shape(self, sizes: Sequence[int | str]) -> str:
         """Return the shape of these sizes, some of which may be known only at run time."""
         if not any(isinstance(size, str) for size in sizes):
-            return self.indices([int(size) for size in sizes])  # type: ignore[arg-type]
+            return self.indices([int(size) for size in sizes])
         axes = self.indices([0])
         parts = [
             self.add("Unsqueeze", size, axes) if isinstance(size, str) else self.indices([size])
@@ -156,6 +156,12 @@ def meta(node: Any) -> Any:
     return node.meta["val"] if isinstance(node, Node) else node
 
 
+def kind_of(node: Node) -> str:
+    """Name of an operation without its overload, such as ``"linear"``."""
+    target: Any = node.target
+    return target._schema.name.split("::")[1] if hasattr(target, "_schema") else target.__name__
+
+
 def dtype_of(node: Any) -> torch.dtype:
     """Return the type of a traced value; sizes are int64."""
     value = meta(node)
@@ -164,7 +170,12 @@ def dtype_of(node: Any) -> torch.dtype:
 
 def _packed(values: np.ndarray, kind: int) -> bytes:
     """Lay integers out as ONNX stores them: the first of a byte in its lowest bits."""
-    bits = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.INT2: 2, TensorProto.UINT2: 2}
+    bits: dict[int, int] = {
+        TensorProto.INT4: 4,
+        TensorProto.UINT4: 4,
+        TensorProto.INT2: 2,
+        TensorProto.UINT2: 2,
+    }
     if kind not in bits:
         return values.astype(helper.tensor_dtype_to_np_dtype(kind)).tobytes()
     width = bits[kind]

@@ -159,7 +159,7 @@ def _difference(estimator: Any, candidate: Deployed, X: Any) -> float:
             winners(e.predict_proba(X), candidate.content.threshold) for e in (candidate, estimator)
         )
         return float((ours != theirs).mean())
-    ours, theirs = candidate.predict(X), estimator.predict(X)  # type: ignore[attr-defined]
+    ours, theirs = candidate.predict(X), estimator.predict(X)
     spread = float(np.std(theirs))
     return float(np.sqrt(np.mean((ours - theirs.reshape(ours.shape)) ** 2))) / (spread or 1.0)
 
