@@ -58,13 +58,15 @@ class Fitted:
         """Whether a regressor gives a vector rather than a column."""
         return getattr(self.estimator, "target_ndim_", None) == 1
 
-    def example(self) -> tuple[tuple, dict[str, Tensor]]:
-        """Return two rows of zeros, as the module takes them."""
+    def example(self) -> Tensor | dict[str, Tensor]:
+        """Return two rows of zeros: a tensor, or a dict of them."""
         tensors = {
             name: torch.zeros(2, *shape, dtype=getattr(torch, dtype))
             for name, (shape, dtype) in self.rows.items()
         }
-        return (tuple(tensors.values()), {}) if None in tensors else ((), tensors)  # type: ignore[return-value]
+        if None in tensors:
+            return tensors[None]
+        return {str(name): tensor for name, tensor in tensors.items()}
 
 
 def unwrapped(estimator: Any) -> Any:

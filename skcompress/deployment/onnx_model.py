@@ -28,9 +28,9 @@ class Predictor(nn.Module):
         self.module = net.module
         self.nonlinearity = net.net._get_predict_nonlinearity()
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Return what the net's ``predict_proba`` returns."""
-        output = self.module(*args, **kwargs)
+        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
         return self.nonlinearity(output[0] if isinstance(output, tuple) else output)
 
 
@@ -96,15 +96,13 @@ def write_net(
     ValueError
         If the module fixes the number of rows, or uses an operation that is not understood.
     """
-    args, kwargs = net.example()
-    graph = trace(Predictor(net), args, kwargs)
+    graph = trace(Predictor(net), (net.example(),), {})
     name = type(net.module).__name__
     if not takes_any_batch(graph.program):
         raise ValueError(
             f"{name} fixes the number of rows while it is traced, as len(x) does. Use x.shape[0]"
             " in its forward, and no condition on it."
         )
-    names = (tuple(inputs), {}) if args else ((), dict(zip(kwargs, inputs, strict=True)))
 
     def bind(parameter: str | None, given: Any) -> Any:
         if isinstance(given, str):
@@ -112,7 +110,7 @@ def write_net(
         return Stored(parameter and parameter.removeprefix("module."), given)
 
     try:
-        (predicted,) = graph.walk(*names, bind, lambda *operation: apply(w, *operation))
+        (predicted,) = graph.walk(tuple(inputs), {}, bind, lambda *operation: apply(w, *operation))
     except ValueError as error:
         raise ValueError(f"{name} cannot be written as ONNX: {error}.") from error
     (output,) = graph.program.graph.output_node().args[0]

@@ -115,7 +115,9 @@ class Deployed(BaseEstimator):
             # Anything infinite or missing makes the sum of squares so, and that is one call of
             # BLAS; large finite values may, too, and are looked at one by one.
             flat = X.ravel()
-            if isfinite(flat.dot(flat)):
+            with np.errstate(over="ignore"):
+                total = flat.dot(flat)
+            if isfinite(total):
                 return self._session.run(self._outputs, {self._name: X})[0]
         return self._session.run(self._outputs, self.feed(X))[0]
 

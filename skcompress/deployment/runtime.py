@@ -128,7 +128,7 @@ def _candidates(estimator: Any, X: Any, n_threads: int) -> dict[str, Deployed]:
         ) from error
     plain = to_onnx(estimator, X, labels=False, floats=True)
     outer = unwrapped(estimator)
-    net = fitted(unwrapped(outer.steps[-1][1]) if hasattr(outer, "steps") else outer, None)
+    net = _fitted_inside(outer, X)
     kind = DeployedClassifier if is_classifier(net.estimator) else DeployedRegressor
     names = getattr(outer, "feature_names_in_", None)
     first = kind(_content(plain, net, names), n_threads)
@@ -136,6 +136,11 @@ def _candidates(estimator: Any, X: Any, n_threads: int) -> dict[str, Deployed]:
     if net.integers is not None:
         models["int8 as fitted"] = to_onnx(estimator, X, labels=False)
     return {name: kind(_content(m, net, names), n_threads) for name, m in models.items()}
+
+
+def _fitted_inside(outer: Any, X: Any) -> Fitted:
+    """Take apart the net, which may stand at the end of a Pipeline."""
+    return fitted(outer.steps[-1][1]) if hasattr(outer, "steps") else fitted(outer, X)
 
 
 def _content(model: Any, net: Fitted, feature_names: Any) -> Content:

@@ -31,6 +31,7 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def deployed(fitted):
+    """Return what is made of it, in whichever form."""
     return deploy(*fitted, n_repeats=2, tolerance=1.0)
 
 
@@ -68,7 +69,7 @@ def test_sessions_start_anew_in_copies(deployed, fitted):
 def test_the_fastest_form_is_kept(fitted, form, monkeypatch):
     """By the geometric mean over batch sizes, among the forms within the tolerance."""
     pruned, X = fitted
-    times = {name: 4.0 for name in ("estimator", "fp32", "int8 dynamic", "int8 static")}
+    times = dict.fromkeys(("estimator", "fp32", "int8 dynamic", "int8 static"), 4.0)
     times[form] = 1.0
     monkeypatch.setattr(runtime, "_seconds", lambda call, rows: times[call])
     names = {"estimator": pruned}
@@ -116,7 +117,7 @@ def test_the_short_path_checks_what_the_long_one_checks(deployed, fitted):
     for bad in (np.nan, np.inf, -np.inf):
         wrong = X.copy()
         wrong[3, 2] = bad
-        with pytest.raises(ValueError, match="NaN|infinity"):
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
             deployed.predict(wrong)
     with pytest.raises(ValueError, match="0 sample"):
         deployed.predict(X[:0])
