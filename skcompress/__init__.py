@@ -1,5 +1,6 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
+from ._version import __version__ as __version__
 from .deployment import deploy, export_onnx
 from .distillation import DistilledNet
 from .pruning import PrunedNet
@@ -16,4 +17,3 @@ __all__ = [
     "export_onnx",
     "size_in_bytes",
 ]
-__version__ = "0.1.0"

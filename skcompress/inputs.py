@@ -21,8 +21,6 @@ from torch import nn
 from ._sklearn import check_sample_weight
 from .rows import Types, cast, cast_rows
 
-# Shape and type of a row, by the name of the input.
-RowTypes = dict[str | None, tuple[tuple[int, ...], str]]
 CHECKS = {"dtype": "numeric", "allow_nd": True}
 
 
@@ -169,6 +167,20 @@ def to_dtype(X: Any, module: nn.Module) -> Any:
     return cast(X, types[X.dtype.kind], "X")
 
 
+def row_specs(X: Any) -> list[tuple[str | None, str, list[int]]]:
+    """Return name, type and shape of what makes up a row; the name of a single array is None."""
+    if isinstance(X, Mapping):
+        return [(name, str(x.dtype), list(x.shape[1:])) for name, x in X.items()]
+    row = X[0]
+    if isinstance(row, Mapping):
+        return [(name, str(_array(x).dtype), list(np.shape(x))) for name, x in row.items()]
+    return [(None, str(_array(row).dtype), list(np.shape(row)))]
+
+
+def _array(item: Any) -> np.ndarray:
+    return to_numpy(item) if isinstance(item, torch.Tensor) else np.asarray(item)
+
+
 def types_alone(module: nn.Module) -> Types:
     """Return the types of a single array, which may hold a table of integers, by kind."""
     floating = float_dtype(module)
@@ -202,23 +214,3 @@ def float_dtype(module: nn.Module) -> np.dtype:
                 )
             return np.dtype(name)
     return np.dtype("float32")
-
-
-def row_types(X: Any) -> RowTypes:
-    """Say what a row looks like: shape and type by input, None being an array's name.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skcompress.inputs import row_types
-    >>> row_types(np.zeros((10, 3), dtype="float32"))
-    {None: ((3,), 'float32')}
-    """
-    if isinstance(X, SliceDataset):
-        row = X[0]
-        X = {n: v[None] for n, v in row.items()} if isinstance(row, Mapping) else row[None]
-    arrays = X if isinstance(X, Mapping) else {None: X}
-    return {
-        name: (tuple(x.shape[1:]), str(x.dtype).removeprefix("torch."))
-        for name, x in arrays.items()
-    }

@@ -267,6 +267,10 @@ def take(w: Writer, node: Node, values: Any, index: int) -> Any:
     return values[index]
 
 
+def nothing(w: Writer, node: Node, *_: Any, **__: Any) -> None:
+    """Leave out what only checks."""
+
+
 def identity(w: Writer, node: Node, x: Any, *_: Any, **__: Any) -> Any:
     """Leave out what does nothing in evaluation mode."""
     return x

@@ -12,9 +12,9 @@ from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
-from .. import __version__
+from .._version import __version__
 from ..graph import takes_any_batch, trace
-from .fitted import Fitted, fitted, unwrapped
+from .onnx_fitted import Fitted, fitted, unwrapped
 from .onnx_operations import apply
 from .onnx_weights import to_codes
 from .onnx_writer import IR_VERSIONS, NARROW, OPSET, OPSET_OF_2_BITS, TYPES, Stored, Writer

@@ -31,8 +31,8 @@ def apply(w: Writer, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any
         _check_overwritten(node)
     if rule is None:
         raise ValueError(
-            f"the operation {name} is not among those that are written as ONNX:"
-            f" {', '.join(sorted(RULES))}"
+            f"the operation {name} is not among those that are written as ONNX. Use others in the"
+            " module's forward"
         )
     return rule(w, node, *args, **kwargs)
 
@@ -40,10 +40,14 @@ def apply(w: Writer, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any
 def _check_overwritten(node: Node) -> None:
     """Refuse an operation in place on a value that is read again."""
     source = node.args[0]
-    if isinstance(source, Node) and any(node < user for user in source.users):
+    assert isinstance(source, Node)
+    # Views share the memory, and tracing follows names.
+    views = [user for user in source.users if kind_of(user) in moves.RULES]
+    readers = [*source.users, *(reader for view in views for reader in view.users)]
+    if any(node < reader for reader in readers):
         raise ValueError(
-            f"{kind_of(node)} changes {source.name} in place, and that is read again later. Use the"
-            " operation that returns a new tensor"
+            f"{kind_of(node)} changes {source.name} in place, and that is read again later. Use"
+            " the operation that returns a new tensor"
         )
 
 
@@ -104,5 +108,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     **moves.RULES,
     **dict.fromkeys(_IDENTITIES, ew.identity),
-    "sym_size": ew.size, "getitem": ew.take, "floordiv": binary("Div"),
+    "_assert_tensor_metadata": ew.nothing, "sym_size": ew.size, "getitem": ew.take,
+    "floordiv": binary("Div"),
 }  # fmt: skip

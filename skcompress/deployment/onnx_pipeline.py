@@ -17,7 +17,7 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.pipeline import Pipeline
 
-from .fitted import Fitted, fitted, unwrapped
+from .onnx_fitted import Fitted, fitted, unwrapped
 from .onnx_model import finished, metadata, used, write_net, writer
 from .onnx_writer import OPSET, Writer
 

@@ -61,10 +61,10 @@ class Writer:
     """
 
     def __init__(
-        self, prefix: str = "", codes: Mapping[str, Any] | None = None, integers: Any = None
+        self, prefix: str = "", codes: Mapping[Any, Any] | None = None, integers: Any = None
     ) -> None:
         self.prefix = prefix
-        self.codes: dict[str | None, Any] = {**(codes or {})}
+        self.codes = codes or {}
         self.integers = integers
         self.root = self
         self.nodes: list[onnx.NodeProto] = []

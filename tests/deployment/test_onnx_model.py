@@ -162,16 +162,12 @@ class Forward(nn.Module):
         return self.function(self.layer(X))
 
 
-def packed(x):
-    """Read a sequence of one step, packed."""
-    steps = nn.utils.rnn.pack_padded_sequence(x[:, None], torch.ones(2), batch_first=True)
-    return nn.LSTM(4, 3, batch_first=True)(steps)[1][0][0]
-
-
 def overwritten(x):
-    """Add a value to what it was before it is changed in place."""
+    """Read a view of what was changed in place behind its back."""
     y = x + 1
-    return y.relu_() + y
+    view = y.view(-1, 4)
+    y.relu_()
+    return view + 1
 
 
 REFUSED = [
@@ -193,6 +189,7 @@ def test_what_is_not_understood_is_named(function, message):
 
 
 FUNCTIONS = {
+    "in place": lambda x: nn.functional.relu(x + 1, inplace=True).mul_(2),
     "gelu": nn.functional.gelu,
     "silu": nn.functional.silu,
     "elu": nn.functional.elu,

@@ -12,9 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import Tensor, nn
 
-from ..inputs import RowTypes, float_dtype, row_types, to_dtype
+from ..inputs import float_dtype, row_specs, to_dtype
 from ..quantization import QuantizedTensor
 from ..training.nets import fitted_net, plain_module
+
+# Shape and type of a row, by the name of the input; None is an array's.
+RowTypes = dict[str | None, tuple[tuple[int, ...], str]]
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,10 @@ def _classes(estimator: Any) -> np.ndarray | None:
 def _rows(estimator: Any, module: nn.Module, X: Any) -> RowTypes:
     """Say what a row looks like: as in ``fit``, as in `X`, or as wide as the first layer."""
     if X is not None:
-        return row_types(to_dtype(X if isinstance(X, Mapping) else np.asarray(X), module))
-    if hasattr(estimator, "_row_types"):
-        return estimator._row_types
+        specs = row_specs(to_dtype(X if isinstance(X, Mapping) else np.asarray(X), module))
+        return {name: (tuple(shape), dtype) for name, dtype, shape in specs}
+    if hasattr(estimator, "_row_specs"):
+        return {name: (tuple(shape), dtype) for name, dtype, shape in estimator._row_specs}
     first = next((m for m in module.modules() if not list(m.children())), None)
     if not isinstance(first, nn.Linear):
         raise ValueError(
