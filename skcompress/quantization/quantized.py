@@ -103,10 +103,7 @@ class QuantizedNet(BaseCompressedNet):
         What the inner estimator pruned; empty if it did not.
     classes_ : ndarray of shape (n_classes,)
         Only for classifiers: the labels.
-    n_features_in_ : int
-        Number of features of array inputs.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where `X` has names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
 
     Raises
     ------
@@ -124,8 +121,7 @@ class QuantizedNet(BaseCompressedNet):
        integer-arithmetic-only inference", CVPR 2018.
     .. [2] S. Han et al., "Deep compression", ICLR 2016.
     .. [3] E. Frantar et al., "GPTQ", ICLR 2023.
-    .. [4] G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a neural network",
-       2015.
+    .. [4] G. Hinton et al., "Distilling the knowledge in a neural network", 2015.
 
     Examples
     --------
