@@ -1,5 +1,7 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
+from ._version import __version__ as __version__
+from .deployment import deploy, export_onnx
 from .distillation import DistilledNet
 from .pruning import PrunedNet
 from .quantization import QuantizedNet
@@ -11,6 +13,7 @@ __all__ = [
     "PrunedNet",
     "QuantizedNet",
     "compression_report",
+    "deploy",
+    "export_onnx",
     "size_in_bytes",
 ]
-__version__ = "0.1.0"

@@ -164,6 +164,8 @@ class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixi
         probe = self._probe(net, X, y)
         X, dtype = inputs.to_dtype(X, probe.module_), inputs.float_dtype(probe.module_)
         self._input_shapes = probing.describe(X)
+        # What the file and the graph say of the inputs.
+        self._row_specs = inputs.row_specs(X)
         shape = probing.output_shape(probe, X)
         if is_classifier(self):
             probing.check_outputs(net, shape, len(self.classes_))

@@ -178,6 +178,20 @@ def to_dtype(X: Any, module: nn.Module) -> Any:
     return cast(X, types[X.dtype.kind], "X")
 
 
+def row_specs(X: Any) -> list[tuple[str | None, str, list[int]]]:
+    """Return name, type and shape of what makes up a row; the name of a single array is None."""
+    if isinstance(X, Mapping):
+        return [(name, str(x.dtype), list(x.shape[1:])) for name, x in X.items()]
+    row = X[0]
+    if isinstance(row, Mapping):
+        return [(name, str(_array(x).dtype), list(np.shape(x))) for name, x in row.items()]
+    return [(None, str(_array(row).dtype), list(np.shape(row)))]
+
+
+def _array(item: Any) -> np.ndarray:
+    return to_numpy(item) if isinstance(item, torch.Tensor) else np.asarray(item)
+
+
 def types_alone(module: nn.Module) -> Types:
     """Return the types of a single array, which may hold a table of integers, by kind."""
     floating = float_dtype(module)

@@ -11,6 +11,7 @@ GROUND = {
     "layers",
     "moments",
     "_sklearn",
+    "_version",
     "row_axes",
     "rows",
     "graph",
