@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import cross_val_score
 
@@ -156,6 +157,8 @@ def test_forked_workers_have_one_thread_each(monkeypatch):
 def test_workers_do_not_oversubscribe_the_cores(backend, monkeypatch):
     """The threads of two workers that fit at once are no more than the cores."""
     monkeypatch.delenv("OMP_NUM_THREADS")
+    # joblib would reuse the workers of another test, started where the variable was set.
+    get_reusable_executor().shutdown()
     X, y = blobs()
     with joblib.parallel_config(backend=backend, n_jobs=2):
         threads = cross_val_score(pruned(), X, y, cv=2, scoring=n_threads_of_a_fit)
