@@ -1,6 +1,7 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
-from .deployment import load, save
+from ._version import __version__ as __version__
+from .deployment import deploy, export_onnx, load, save
 from .distillation import DistilledNet
 from .pruning import PrunedNet
 from .quantization import QuantizedNet
@@ -12,8 +13,9 @@ __all__ = [
     "PrunedNet",
     "QuantizedNet",
     "compression_report",
+    "deploy",
+    "export_onnx",
     "load",
     "save",
     "size_in_bytes",
 ]
-__version__ = "0.1.0"

@@ -28,18 +28,55 @@ RECURRENT = {"lstm.input", "gru.input", "rnn_tanh.input", "rnn_relu.input"}
 
 Visit = Callable[[str, Tensor, int, Node], None]
 
+# What to do where inputs cannot be observed, said by whoever needs them.
+NEEDS_NONE = "Use a criterion that needs no activations, such as 'magnitude' or 'fisher'."
+
 
 def operation(node: Node) -> str:
     """Name of an operation with its overload, such as ``"linear.default"``."""
     return str(node.target).removeprefix("aten.")
 
 
-def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None:
+def whole_weight(node: Node) -> Node:
+    """Return the weight that a node is, or of which it is some of the rows.
+
+    Attention between different sequences takes its projections apart like that.
+    """
+    while operation(node) == "<built-in function getitem>" or _takes_rows(node):
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def _takes_rows(node: Node) -> bool:
+    """Tell whether an operation gives runs of neighbours along the first dimension."""
+    kinds = {"chunk.default": 2, "split.Tensor": 2, "split_with_sizes.default": 2}
+    place = kinds.get(operation(node))
+    return place is not None and node.args[place:] in ((), (0,)) and not node.kwargs
+
+
+def visit_inputs(
+    net: NeuralNet,
+    data: Data,
+    visit: Callable[..., None],
+    *,
+    parts: bool = False,
+    remedy: str = NEEDS_NONE,
+) -> None:
     """Run the rows through the module and show what enters each weight matrix.
 
     ``visit(name, x, axis, node, weight)`` gets the parameter's name, its input, the axis that
     the weight contracts, the traced operation, and the sample weights of the rows in `x`, as a
     tensor to multiply it with.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    data : Data
+    visit : callable
+    parts : bool
+        Whether to show inputs that enter only some rows of a weight matrix, too.
+    remedy : str
+        What to do where inputs cannot be observed; ends the error.
 
     Raises
     ------
@@ -57,12 +94,12 @@ def visit_inputs(net: NeuralNet, data: Data, visit: Callable[..., None]) -> None
     weights = frozenset(missing)
     for args, kwargs, row_weights in _observed(net, data):
         graph = graphs.trace_once(net.module_, args, kwargs)
-        _visit_batch(graph, args, kwargs, visit_known, row_weights)
+        _visit_batch(graph, args, kwargs, visit_known, row_weights, parts)
     if missing:
         raise ValueError(
             f"The inputs of {sorted(missing)} cannot be observed: the forward pass uses these"
-            " weights in no linear, convolutional or recurrent operation that is understood. Use"
-            " a criterion that needs no activations, such as 'magnitude' or 'fisher'."
+            " weights in no linear, convolutional or recurrent operation that is understood, or"
+            f" not as wholes. {remedy}"
         )
 
 
@@ -100,7 +137,9 @@ def _operations(graph: Graph) -> list[Node]:
     return [node for node in graph.program.graph.nodes if operation(node) in kinds]
 
 
-def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weights: Tensor) -> None:
+def _visit_batch(
+    graph: Graph, args: tuple, kwargs: dict, visit: Callable, weights: Tensor, parts: bool
+) -> None:
     names = graph.parameter_nodes
 
     def weigh(node: Node, x: Tensor) -> Tensor:
@@ -111,7 +150,7 @@ def _visit_batch(graph: Graph, args: tuple, kwargs: dict, visit: Callable, weigh
     def apply(node: Node, node_args: list[Any], node_kwargs: dict[str, Any]) -> Any:
         name = operation(node)
         if name == "linear.default" or name in CONVOLUTIONS:
-            matrix: Any = node.args[1]
+            matrix: Any = whole_weight(node.args[1]) if parts else node.args[1]  # type: ignore[arg-type]
             axis = -1 if name == "linear.default" else 1
             visit(names.get(matrix.name), node_args[0], axis, node, weigh(node, node_args[0]))
         elif name in RECURRENT:
@@ -205,5 +244,5 @@ def input_ranges(net: NeuralNet, data: Data) -> dict[str, tuple[float, float]]:
         low, high = ranges.get(name, (float("inf"), float("-inf")))
         ranges[name] = min(low, float(x.min())), max(high, float(x.max()))
 
-    visit_inputs(net, data, widen)
+    visit_inputs(net, data, widen, parts=True)
     return ranges

@@ -1,12 +1,16 @@
 """BaseCompressedNet: what every technique shares, from validation to prediction."""
 
+import os
 from abc import abstractmethod
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
+import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags, get_tags
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from skorch.dataset import get_len
@@ -17,12 +21,15 @@ from ._sklearn import Interval, validate_parameter_constraints
 from .prediction import PredictionMixin
 from .refusals import COMMON, Refusal, refuse
 from .rows import cast
+from .training.cache import cache_folder, cached_dense_fit, cached_fit
 from .training.finite import check_dense
+from .training.folder import CacheFolder, as_folder
 from .training.isolation import draw_seed, isolated, seed_generators, stage_seed
-from .training.loop import Data, dense_fit
+from .training.loop import Data
 from .training.nets import (
     copy_net,
     fitted_net,
+    frozen_stage,
     given_classes,
     is_frozen,
     known_classes,
@@ -30,12 +37,13 @@ from .training.nets import (
     slim_net,
     wrapped_net,
 )
+from .training.progress import reporting
 
 # Fitted attributes that still hold when nothing more is done to the net.
 INHERITED = ("masks_", "sparsity_", "unremovable_", "quantized_", "bits_")
 
 
-class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
+class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a net, compress a copy of it, and predict with the copy.
 
     A subclass stores its parameters in ``__init__``, states their ranges in
@@ -47,12 +55,14 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         "estimator": [object],
         "random_state": ["random_state"],
         "n_threads": [Interval(Integral, 1, None, closed="left"), None],
+        "memory": [str, os.PathLike, joblib.Memory, CacheFolder, None],
         "verbose": ["verbose"],
     }
     refusals: ClassVar[tuple[Refusal, ...]] = COMMON
     estimator: Any
     random_state: int | np.random.RandomState | None
     n_threads: int | None
+    memory: Any
     verbose: int | bool
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
@@ -87,22 +97,28 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         """
         return self._fit(X, y, sample_weight)
 
+    @with_callbacks
     def _fit(self, X: Any, y: Any, sample_weight: Any, **beside: Any) -> Self:
         """Fit as ``fit`` does; what comes beside the rows is for :meth:`_teach`."""
         net = self._check_parameters()
-        seed = draw_seed(self.random_state)
-        with isolated(self.n_threads):
-            data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
-            data = self._teach(data, (X, y, sample_weight), seed, **beside)
-            self.estimator_ = self._fit_estimator(data, stage_seed(seed, "dense"))
-            # Copying initializes a module, which draws numbers.
-            seed_generators(stage_seed(seed, "compress"))
-            self.net_ = copy_net(fitted_net(self.estimator_))
-            self._inherit()
-            check_dense(self.net_)
-            self._compress(self.net_, data, stage_seed(seed, "compress"))
-        self._slim()
+        seed, rows = draw_seed(self.random_state), (X, y, sample_weight)
+        with isolated(self.n_threads), reporting(self, X, y):
+            compute = partial(self._fit_rows, net, rows, seed, **beside)
+            cached_fit(self, seed, (rows, beside), compute)
         return self
+
+    def _fit_rows(self, net: NeuralNet, rows: tuple, seed: int, **beside: Any) -> None:
+        X, y, sample_weight = rows
+        data = self._check_data(net, X, y, sample_weight, stage_seed(seed, "probe"))
+        data = self._teach(data, rows, seed, **beside)
+        self.estimator_ = self._fit_estimator(data, rows, stage_seed(seed, "dense"))
+        # Copying initializes a module, which draws numbers.
+        seed_generators(stage_seed(seed, "compress"))
+        self.net_ = copy_net(fitted_net(self.estimator_))
+        self._inherit()
+        check_dense(self.net_)
+        self._compress(self.net_, data, stage_seed(seed, "compress"))
+        self._slim()
 
     def _inherit(self) -> None:
         """Take over what the inner stages did to the net, and drop what an earlier fit set."""
@@ -120,6 +136,9 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         net = wrapped_net(self.estimator)
         self._check_estimator(net)
         refuse(self.refusals, self, net)
+        folder = as_folder(self.memory)
+        if folder is not None:
+            folder.check()
         return net
 
     def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
@@ -138,6 +157,7 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _check_data(self, net: NeuralNet, X: Any, y: Any, sample_weight: Any, seed: int) -> Data:
         """Validate everything that can be validated before training, and convert it."""
+        probing.check_batch_size(net)
         X, y, weights = self._check_rows(X, y, sample_weight)
         y = self._encode(y) if is_classifier(self) else y
         seed_generators(seed)
@@ -154,8 +174,9 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
             self.target_ndim_ = y.ndim
             y = probing.shape_targets(cast(y, dtype, "y"), shape)
         if weights is not None:
-            weights = cast(weights, dtype, "sample_weight")
+            weights = inputs.cast_weights(weights, dtype)
         data = Data(X, y, weights)
+        probing.check_loss(probe, Data(X, y))
         if not is_frozen(self.estimator):
             probing.check_split(probe, data)
         self._check_module(probe, data)
@@ -184,7 +205,8 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _encode(self, y: np.ndarray) -> np.ndarray:
         """Turn labels into the numbers of the net's outputs, which may have been named before."""
-        known = (known_classes if is_frozen(self.estimator) else given_classes)(self.estimator)
+        frozen = frozen_stage(self.estimator)
+        known = given_classes(self.estimator) if frozen is None else known_classes(frozen)
         self.classes_ = np.unique(y) if known is None else known
         if len(self.classes_) < 2:
             raise ValueError(
@@ -193,7 +215,6 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
             )
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
-            frozen = is_frozen(self.estimator)
             why = "frozen net was not trained on" if frozen else "net's classes= leaves out"
             raise ValueError(
                 f"y has labels {unknown.tolist()} that the {why}; its classes are"
@@ -202,22 +223,37 @@ class BaseCompressedNet(PredictionMixin, MetaEstimatorMixin, BaseEstimator):
         order = np.argsort(self.classes_)
         return order[np.searchsorted(self.classes_, y, sorter=order)]
 
-    def _fit_estimator(self, data: Data, seed: int) -> Any:
-        """Fit a clone of the wrapped estimator; a frozen one is taken as it is."""
+    def _fit_estimator(self, data: Data, rows: tuple, seed: int) -> Any:
+        """Fit a clone of the wrapped estimator; a frozen one is taken as it is.
+
+        A stage inside is given the rows as ``fit`` was: frozen nets and teachers know the user's
+        labels, and splits count rows of no weight.
+        """
         if is_frozen(self.estimator):
             return self.estimator
-        inner = clone(self.estimator)
-        number_classes(inner)
-        seed_generators(seed)
+        inner = self._unfitted(seed)
         if isinstance(inner, NeuralNet):
-            return dense_fit(inner.set_params(verbose=int(self.verbose)), data)
-        if inner.random_state is None:
-            inner.set_params(random_state=seed)
+            return cached_dense_fit(cache_folder(self), inner, data, seed)
+        if data.soft is None:
+            X, y, sample_weight = rows
+            return inner.fit(X, y, sample_weight=sample_weight)
         # A column of targets is there for the module only.
         y = data.y.ravel() if data.y.shape[1:] == (1,) else data.y
-        if data.soft is not None:
-            return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
-        return inner.fit(data.X, y, sample_weight=data.sample_weight)
+        y = self.classes_[y.astype(np.int64)] if is_classifier(self) else y
+        return inner._fit(data.X, y, data.sample_weight, soft=data.soft)
+
+    def _unfitted(self, seed: int) -> Any:
+        """Return a clone of the wrapped estimator, with what it takes over from this one."""
+        inner = clone(self.estimator)
+        if isinstance(inner, NeuralNet):
+            number_classes(inner)
+            return inner.set_params(verbose=int(self.verbose))
+        if inner.random_state is None:
+            inner.set_params(random_state=seed)
+            if not isinstance(self.random_state, Integral):
+                # Its seed comes from no integer: there will never be the same one again.
+                return inner.set_params(memory=None)
+        return inner if inner.memory is not None else inner.set_params(memory=self.memory)
 
     def _slim(self) -> None:
         slim_net(self.net_)

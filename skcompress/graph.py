@@ -148,11 +148,11 @@ def trace_once(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Graph:
     program = programs.get((key, None)) or programs.get((key, n_rows))
     if program is None:
         program = _export(module, args, kwargs, any_batch=True)
-        programs[key, None if _takes_any_batch(program) else n_rows] = program
+        programs[key, None if takes_any_batch(program) else n_rows] = program
     return Graph(program, module)
 
 
-def _takes_any_batch(program: ExportedProgram) -> bool:
+def takes_any_batch(program: ExportedProgram) -> bool:
     """Tell whether the number of rows is free; ``len(x)`` in a forward pass fixes it."""
     names = program.graph_signature.user_inputs
     inputs = [node.meta["val"] for node in program.graph.nodes if node.name in names]

@@ -145,6 +145,17 @@ def check_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     return weights
 
 
+def cast_weights(weights: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Cast positive weights; refuse those that would vanish."""
+    converted = cast(weights, dtype, "sample_weight")
+    if not converted.all():
+        raise ValueError(
+            f"sample_weight has values down to {weights.min():g}, which are zero in {dtype}, the"
+            " type of the module. Multiply all of them by the same number: only ratios count."
+        )
+    return converted
+
+
 def take_rows(X: Any, rows: np.ndarray) -> Any:
     """Index rows of an array, SliceDict or SliceDataset."""
     return multi_indexing(X, rows)

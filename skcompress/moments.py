@@ -8,7 +8,7 @@ from skorch import NeuralNet
 from torch import Tensor, nn
 from torch.fx import Node
 
-from .activations import CONVOLUTIONS, operation, visit_inputs
+from .activations import CONVOLUTIONS, NEEDS_NONE, operation, visit_inputs
 from .layers import weight_matrices
 from .training.loop import Data
 
@@ -17,7 +17,10 @@ DAMPING = 1e-2
 
 
 def second_moments(
-    net: NeuralNet, data: Data, names: Collection[str] | None = None
+    net: NeuralNet,
+    data: Data,
+    names: Collection[str] | None = None,
+    remedy: str = NEEDS_NONE,
 ) -> dict[str, Tensor]:
     """Average ``x x^T`` over the inputs of each layer, damped.
 
@@ -27,11 +30,14 @@ def second_moments(
     data : Data
     names : collection of str, default=None
         Weights to look at; None means all.
+    remedy : str
+        What to do where inputs cannot be observed; ends the error.
 
     Returns
     -------
     moments : dict of double Tensor of shape (n_inputs, n_inputs)
-        By name of the weight; patches are the inputs of a convolution.
+        By name of the weight, in the order in which they are first used; patches are the inputs
+        of a convolution.
     """
     weights = weight_matrices(net.module_)
     sums: dict[str, Tensor] = {}
@@ -48,7 +54,7 @@ def second_moments(
         sums[name] = sums.get(name, 0) + (by_row[:, None] * rows).T @ rows
         totals[name] += float(by_row.sum())
 
-    visit_inputs(net, data, add)
+    visit_inputs(net, data, add, remedy=remedy)
     moments = {name: sums[name] / totals[name] for name in sums}
     for moment in moments.values():
         diagonal = moment.diagonal()

@@ -11,6 +11,7 @@ from skorch import NeuralNet
 
 from . import inputs
 from .probe import describe
+from .training.isolation import fair_threads
 from .training.iterators import for_prediction
 
 
@@ -65,7 +66,8 @@ class PredictionMixin:
         X = inputs.check_inputs(self, X, reset=False)
         X = inputs.to_dtype(X, self.net_.module_)
         try:
-            return getattr(for_prediction(self.net_, X), method)(X)
+            with fair_threads():
+                return getattr(for_prediction(self.net_, X), method)(X)
         except Warning:  # the user's filters turned it into an error
             raise
         except Exception as error:  # whatever the user's forward raises is the reason

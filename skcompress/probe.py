@@ -1,16 +1,18 @@
 """What a net that is not trained yet tells about the data: whether it takes these rows."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import clone
 from skorch import NeuralNet, NeuralNetBinaryClassifier
-from skorch.dataset import get_len
+from skorch.dataset import get_len, unpack_data
 from torch import Tensor
 
 from .inputs import take_rows
-from .training.loop import Data
+from .training.loop import Data, batches
 from .training.shapes import set_shapes
 
 
@@ -21,6 +23,49 @@ def initialized_probe(net: NeuralNet, X: Any, y: np.ndarray) -> NeuralNet:
     # Not by set_params, which fails on a net whose callbacks are disabled already.
     probe.callbacks, probe.verbose = "disable", 0
     return probe.initialize()
+
+
+def check_batch_size(net: NeuralNet) -> None:
+    """Refuse batches that hold no row; -1 stands for all rows."""
+    for prefix in ("", "iterator_train__", "iterator_valid__"):
+        size = net.get_params(deep=False).get(prefix + "batch_size")
+        if isinstance(size, Integral) and size < 1 and size != -1:
+            raise ValueError(
+                f"The net's {prefix}batch_size is {size}; it must be at least 1, or -1 for all"
+                " rows in one batch."
+            )
+
+
+def check_loss(probe: NeuralNet, data: Data) -> None:
+    """Try the net's loss on two rows before any training.
+
+    Raises
+    ------
+    ValueError
+        If it fails on the module's outputs and these targets, or is not one number.
+    """
+    rows = data.take(np.arange(min(2, len(data.y))))
+    Xi, yi = unpack_data(next(batches(probe, rows)))
+    probe._set_training(False)
+    with torch.no_grad():
+        y_pred = probe.infer(Xi)
+        try:
+            loss = probe.get_loss(y_pred, yi, X=Xi, training=False)
+        except Warning:  # the user's filters turned it into an error
+            raise
+        except Exception as error:  # whatever the user's criterion raises is the reason
+            raise ValueError(
+                f"The loss of {type(probe).__name__} fails: its criterion"
+                f" {type(probe.criterion_).__name__} got the module's outputs and targets of"
+                f" shape {tuple(yi.shape)} and {yi.dtype}: {error}. Classifiers take"
+                " CrossEntropyLoss or NLLLoss, binary ones BCEWithLogitsLoss, regressors MSELoss or"
+                " its like."
+            ) from error
+    if loss.numel() != 1:
+        raise ValueError(
+            f"The loss of {type(probe).__name__} is a tensor of shape {tuple(loss.shape)}; training"
+            " needs one number. Leave criterion__reduction at 'mean', or average in get_loss."
+        )
 
 
 def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
@@ -121,26 +166,37 @@ def check_split(probe: NeuralNet, data: Data) -> None:
 
 
 def check_last_batch(probe: NeuralNet, X: Any, n_rows: int) -> None:
-    """Refuse a training batch of a single row where batch normalization has no variance then.
+    """Refuse batches that leave no row, or one alone where the module cannot train on that.
 
     Raises
     ------
     ValueError
-        If the module cannot train on the last batch of `n_rows` rows.
+        If the module cannot train on the last batch of `n_rows` rows, as where batch
+        normalization has no variance, or if there is no batch.
     """
     settings = probe.get_params_for("iterator_train")
     size = settings.get("batch_size", probe.batch_size)
     left = n_rows if size == -1 else n_rows % size
-    if left != 1 or settings.get("drop_last", False):
+    if settings.get("drop_last", False):
+        if n_rows < size:
+            raise ValueError(
+                f"The net's training iterator makes no batch of {n_rows} rows: they are fewer than"
+                f" its batch_size of {size}, and iterator_train__drop_last leaves them out. Set a"
+                " smaller batch_size, or leave iterator_train__drop_last out."
+            )
+        return
+    if left != 1:
         return
     try:
         # The one row is only tried: what the probe learns from it is thrown away.
         probe.forward(take_rows(X, np.arange(1)), training=True)
-    except ValueError as error:
+    except Warning:  # the user's filters turned it into an error
+        raise
+    except Exception as error:  # whatever the user's forward raises is the reason
         raise ValueError(
             f"{n_rows} training rows in batches of {size} leave a last batch of one row, which"
-            f" {type(probe.module_).__name__} cannot train on: {error} Set another batch_size, or"
-            " iterator_train__drop_last=True, in the net."
+            f" {type(probe.module_).__name__} cannot train on: {str(error).rstrip('.')}. Set"
+            " another batch_size, or iterator_train__drop_last=True, in the net."
         ) from error
 
 

@@ -1,6 +1,5 @@
 """Modules and data that the tests of pruning share."""
 
-import functools
 from typing import ClassVar
 
 import numpy as np
@@ -8,11 +7,7 @@ import torch
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
-from skcompress.graph import trace
 from skcompress.layers import weight_matrices
-from skcompress.pruning.budgets import Budget
-from skcompress.pruning.granularity import ChooseUnits
-from skcompress.pruning.units import find_units
 
 N_INPUTS, N_CLASSES = 6, 3
 
@@ -290,38 +285,6 @@ def regressor(module, **params):
     return NeuralNetRegressor(module, **(settings | params))
 
 
-def units_of(module, *inputs, **named):
-    """Return the removable units of a module."""
-    return find_units(trace(module, inputs, named, any_batch=False), inputs, named)
-
-
-@functools.cache
-def known_units(name):
-    """Return the removable units of a module of :data:`MODULES`."""
-    return units_of(build(name), rows(name, 2))
-
-
 def n_weights(module):
     """Count prunable weights."""
     return sum(weight.numel() for weight in weight_matrices(module).values())
-
-
-def shapes_of(module):
-    """Return the shapes of prunable weights by name."""
-    return {name: weight.shape for name, weight in weight_matrices(module).items()}
-
-
-def random_choice(module, units, sparsity=0.5, scope="global", seed=0):
-    """Choose units by random scores; return which stay, and the masks of the weights."""
-    generator = torch.Generator().manual_seed(seed)
-    scores = {n: torch.rand(s, generator=generator) for n, s in shapes_of(module).items()}
-    choose = ChooseUnits(units, Budget(sparsity=sparsity), scope)
-    return choose(scores, 1.0), choose.alive
-
-
-@torch.no_grad()
-def mask(module, masks):
-    """Zero the masked weights of a module in place."""
-    for name, weight in weight_matrices(module).items():
-        weight.masked_fill_(~masks[name], 0.0)
-    return module

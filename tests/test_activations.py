@@ -1,3 +1,5 @@
+"""Inputs of layers: their means, which are observed, and examples of them."""
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +7,7 @@ from skorch.helper import SliceDict
 from torch import nn
 from torch.nn import functional
 
-from skcompress.activations import (
-    example_inputs,
-    first_rows,
-    input_means,
-    visit_inputs,
-)
-from skcompress.moments import second_moments
+from skcompress.activations import example_inputs, first_rows, input_means, visit_inputs
 from skcompress.pruning.criteria import CRITERIA
 from skcompress.training.loop import Data
 from tests.pruning_modules import (
@@ -36,12 +32,6 @@ def problem(module, shape, n_rows=11, batch_size=4, **params):
     net.module_.double().eval()
     X, y = classification(n_rows, shape)
     return net, Data(X.astype(np.float64), y)
-
-
-def second_moments_of(net, data):
-    """Return the second moments, where convolutions of groups do not forbid them."""
-    grouped = any(getattr(m, "groups", 1) != 1 for m in net.module_.modules())
-    return {} if grouped else second_moments(net, data)
 
 
 def layer_inputs(net, data, layers):
@@ -92,84 +82,6 @@ def test_grouped_convolution():
     np.testing.assert_allclose(means.numpy(), (by_channel[:3] + by_channel[3:]) / 2)
 
 
-def cell(kind, layer, suffix, x, state):
-    """Compute one step of a recurrent layer by its textbook formula."""
-    w = {
-        part: getattr(layer, f"{part}_{suffix}")
-        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    }
-    into = functional.linear(x, w["weight_ih"], w["bias_ih"])
-    h = state[0] if kind == "lstm" else state
-    back = functional.linear(h, w["weight_hh"], w["bias_hh"])
-    if kind == "rnn":
-        return torch.tanh(into + back)
-    if kind == "gru":
-        (ri, zi, ni), (rh, zh, nh) = into.chunk(3, -1), back.chunk(3, -1)
-        z = torch.sigmoid(zi + zh)
-        return (1 - z) * torch.tanh(ni + torch.sigmoid(ri + rh) * nh) + z * h
-    i, f, g, o = (into + back).chunk(4, -1)
-    c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-    return torch.sigmoid(o) * torch.tanh(c), c
-
-
-def recurrent_inputs_by_hand(kind, layer, x):
-    """Return what enters each weight, step by step, for (n, time, features) inputs."""
-    seen, hidden = {}, layer.hidden_size
-    for index in range(layer.num_layers):
-        outputs = []
-        for direction in range(1 + layer.bidirectional):
-            suffix = f"l{index}" + "_reverse" * direction
-            zeros = x.new_zeros(len(x), hidden)
-            state, before, after = (zeros, zeros) if kind == "lstm" else zeros, [], []
-            steps = x.unbind(1)[::-1] if direction else x.unbind(1)
-            for step in steps:
-                before.append(state[0] if kind == "lstm" else state)
-                state = cell(kind, layer, suffix, step, state)
-                after.append(state[0] if kind == "lstm" else state)
-            seen[f"layer.weight_ih_{suffix}"] = x
-            seen[f"layer.weight_hh_{suffix}"] = torch.stack(before, 1)
-            outputs.append(torch.stack(after[::-1] if direction else after, 1))
-        x = torch.cat(outputs, -1)
-    return seen
-
-
-@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm"])
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_recurrent_layers(kind, bidirectional, batch_first):
-    """Two layers, recomputed by hand, whichever way they lie."""
-    params = {"kind": kind, "layers": 2, "bidirectional": bidirectional, "batch_first": batch_first}
-    net, data = problem(Recurrent, SEQUENCE, **params)
-    with torch.no_grad():
-        seen = recurrent_inputs_by_hand(kind, net.module_.layer, torch.as_tensor(data.X))
-    for function in (torch.abs, torch.square):
-        means = input_means(net, data, function)
-        assert set(means) == {*seen, "head.weight"}
-        for name, x in seen.items():
-            torch.testing.assert_close(means[name], function(x).mean((0, 1)))
-
-
-def test_a_recurrent_layer_with_a_state_of_its_own():
-    """The first state counts among the inputs of the recurrent weight."""
-
-    class Started(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.gru, self.head = nn.GRU(4, 3, batch_first=True), nn.Linear(3, 3)
-
-        def forward(self, X):
-            states, _ = self.gru(X, torch.full((1, X.shape[0], 3), 100.0, dtype=X.dtype))
-            return self.head(states[:, -1])
-
-    net, data = problem(Started, SEQUENCE)
-    means = input_means(net, data, torch.abs)["gru.weight_hh_l0"]
-    with torch.no_grad():
-        start = torch.full((1, 11, 3), 100.0).double()
-        states, _ = net.module_.gru(torch.as_tensor(data.X), start)
-    expected = torch.cat([start.transpose(0, 1), states[:, :-1]], 1).abs().mean((0, 1))
-    torch.testing.assert_close(means, expected)
-
-
 def test_attention():
     """The projections of queries, keys and values see the same rows; the last one the heads."""
     net, data = problem(Attention, SEQUENCE)
@@ -204,58 +116,6 @@ def test_weights_that_are_not_prunable_are_not_visited():
     net = classifier(Language).initialize()
     data = Data(np.random.default_rng(0).integers(0, 3, (9, 5)), np.arange(9) % 3)
     assert set(input_means(net, data, torch.abs)) == {"mix.weight"}
-
-
-WEIGHTED = {
-    "mlp": (MLP, (6,), {}),
-    "cnn": (ConvNet, IMAGE, {}),
-    "gru": (Recurrent, SEQUENCE, {"kind": "gru", "layers": 2, "bidirectional": True}),
-    "lstm, time first": (Recurrent, SEQUENCE, {"batch_first": False}),
-    "attention": (Attention, SEQUENCE, {}),
-    "attention, time first": (Attention, SEQUENCE, {"batch_first": False}),
-    "tied": (Tied, (6,), {}),
-}
-
-
-class TestSampleWeights:
-    """Rows are weighed where they stand."""
-
-    @pytest.mark.parametrize("batch_size", [1, 4, -1])
-    @pytest.mark.parametrize("name", WEIGHTED)
-    def test_weights_are_repetitions(self, name, batch_size):
-        """Means and second moments are those of the rows as often as their weights say."""
-        module, shape, params = WEIGHTED[name]
-        net, data = problem(module, shape, batch_size=batch_size, **params)
-        weight = np.array([1.0, 2, 3, 1, 1, 5, 2, 4, 1, 6, 2])
-        rows = np.repeat(np.arange(11), weight.astype(int))
-        weighted = Data(data.X, data.y, weight)
-        repeated = Data(data.X[rows], data.y[rows])
-        for found, expected in (
-            (input_means(net, weighted, torch.abs), input_means(net, repeated, torch.abs)),
-            (second_moments_of(net, weighted), second_moments_of(net, repeated)),
-        ):
-            assert found.keys() == expected.keys()
-            for key, value in expected.items():
-                torch.testing.assert_close(found[key], value, rtol=1e-9, atol=1e-12)
-
-    @pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "lstm, time first", "tied"])
-    def test_rows_of_different_weight_stay_together(self, name):
-        """One visit for each use of a weight and each batch, however many weights there are."""
-        module, shape, params = WEIGHTED[name]
-        net, data = problem(module, shape, **params)
-        visits = []
-        weight = np.linspace(0.5, 3, 11)
-        visit_inputs(net, Data(data.X, data.y, weight), lambda name, *_: visits.append(name))
-        plain = []
-        visit_inputs(net, data, lambda name, *_: plain.append(name))
-        assert visits == plain
-
-    @pytest.mark.parametrize("batch_size", [1, 4, -1])
-    def test_weighted_mean(self, batch_size):
-        net, data = problem(MLP, (6,), batch_size=batch_size)
-        weight = np.array([1.0, 2, 3] * 3 + [1, 5])
-        means = input_means(net, Data(data.X, data.y, weight), torch.abs)["first.weight"]
-        np.testing.assert_allclose(means.numpy(), np.average(abs(data.X), axis=0, weights=weight))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 128, -1])

@@ -1,11 +1,14 @@
 """Every technique around every other: it works, or the error names the order that does."""
 
+from typing import ClassVar
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 
 from skcompress import DistilledNet, PrunedNet, QuantizedNet, size_in_bytes
 from skcompress.layers import weight_matrices
@@ -107,8 +110,63 @@ class TestWhatWorks:
             pytest.skip("a student is trained")
         outer = WORK[name](classifier())
         outer.set_params(estimator=FrozenEstimator(fitted[name].estimator_))
-        codes = np.searchsorted(["a", "b", "c"], LABELS)
-        assert outer.fit(X, codes).score(X, codes) > 0.6
+        assert outer.fit(X, LABELS).score(X, LABELS) > 0.6
+
+
+@pytest.mark.parametrize("name", ["P(P)", "Q(P)"])
+def test_frozen_at_the_core_keeps_its_labels(name):
+    """A net frozen two stages down is trained on alike whatever its classes are called."""
+    rows = Y != 0
+    outer = {}
+    for labels in (LABELS, Y):
+        core = PrunedNet(classifier(), sparsity=0.3, random_state=0).fit(X, labels)
+        outer[labels.dtype.kind] = WORK[name](FrozenEstimator(core)).fit(X[rows], labels[rows])
+    assert outer["U"].classes_.tolist() == ["a", "b", "c"]
+    assert_same_state(state(outer["U"]), state(outer["i"]))
+    assert (outer["U"].predict(X) == outer["U"].classes_[outer["i"].predict(X)]).all()
+
+
+class Recording(RandomForestClassifier):
+    """A teacher that notes the rows and labels of each fit."""
+
+    SEEN: ClassVar[list] = []
+
+    def fit(self, X, y, sample_weight=None):
+        self.SEEN.append((X, np.asarray(y), sample_weight))
+        return super().fit(X, y, sample_weight)
+
+
+OUTER = {"P": p, "Q": q, "Q(P)": lambda inner: q(p(inner))}
+
+
+@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
+@pytest.mark.parametrize("labels", [LABELS, Y + 1], ids=["words", "from one"])
+def test_frozen_teachers_know_the_labels(outer, labels):
+    """A teacher inside is compared by the labels of the user, whatever stands around it."""
+    teacher = FrozenEstimator(RandomForestClassifier(20, random_state=0).fit(X, labels))
+    student = DistilledNet(classifier(), teacher, alpha=1.0, random_state=0)
+    fitted = outer(student).fit(X, labels)
+    while not isinstance(fitted, DistilledNet):
+        fitted = fitted.estimator_
+        assert fitted.score(X, labels) > 0.75
+    assert fitted.teacher_score_ == 1.0
+
+
+@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
+def test_teachers_inside_see_what_was_given(outer):
+    """Frames stay frames, and splits count rows of no weight."""
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    weights = np.where(np.arange(len(X)) % 3, 1.5, 0.0)
+    splits = list(KFold(3).split(X))
+    Recording.SEEN.clear()
+    student = DistilledNet(classifier(), Recording(3), cv=splits, random_state=0)
+    outer(student).fit(frame, LABELS, sample_weight=weights)
+    assert len(Recording.SEEN) == len(splits)
+    for (rows, labels, given), (train, _) in zip(Recording.SEEN, splits, strict=True):
+        train = train[weights[train] > 0]
+        pd.testing.assert_frame_equal(rows, frame.iloc[train])
+        assert (labels == LABELS[train]).all()
+        assert (given == 1.5).all()
 
 
 @pytest.mark.parametrize("name", REFUSED)

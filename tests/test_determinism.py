@@ -9,6 +9,7 @@ import torch
 from sklearn.model_selection import cross_validate
 from torch import nn
 
+from skcompress.training.isolation import fair_threads
 from tests.contract_modules import MLP, assert_same_state, blobs, classifier, pruned, state
 
 X, Y = blobs()
@@ -156,9 +157,9 @@ def test_a_fit_that_fails_leaves_them_alone():
 
 
 def fit_on(n_threads):
-    """Fit where torch starts with some number of threads; for a fresh process."""
-    torch.set_num_threads(n_threads)
-    return state(noisy(n_threads=1).fit(X, Y)), torch.get_num_threads()
+    """Fit where torch starts with some number of threads; the worker gets its own back."""
+    with fair_threads(n_threads):
+        return state(noisy(n_threads=1).fit(X, Y)), torch.get_num_threads()
 
 
 def test_n_threads_pins_the_bits():

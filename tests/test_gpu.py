@@ -5,9 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_val_score
 
+from skcompress import DistilledNet, QuantizedNet
+from skcompress.training.nets import plain_module
 from tests.contract_modules import (
     CNN,
     Recurrent,
@@ -61,6 +64,42 @@ def test_masks_are_those_of_the_cpu():
     second = pruned(FrozenEstimator(on_gpu), **settings).fit(X, Y)
     for name, mask in first.masks_.items():
         assert torch.equal(mask, second.masks_[name])
+
+
+QUANTIZED = {
+    "8 bits": {},
+    "affine": {"format": "affine", "bits": 4, "granularity": 2},
+    "codebook": {"format": "codebook", "bits": 3, "retrain_epochs": 2},
+    "power-of-two": {"format": "power-of-two", "bits": 4},
+    "reconstruct": {"rounding": "reconstruct", "bits": 4},
+    "retrained": {"bits": 3, "retrain_epochs": 2, "distill": 0.5},
+    "dynamic": {"activations": "dynamic"},
+    "static": {"activations": "static"},
+    "auto": {"bits": "auto", "max_loss": 0.1},
+}
+
+
+@pytest.mark.parametrize("settings", QUANTIZED.values(), ids=QUANTIZED)
+def test_quantized_nets(settings):
+    """Every way to round leaves the module on the GPU, with the values of its codes."""
+    net = classifier(device="cuda")
+    estimator = QuantizedNet(net, random_state=0, **settings).fit(X, Y)
+    assert all(p.is_cuda for p in estimator.net_.module_.parameters())
+    weights = plain_module(estimator.net_.module_)
+    for name, tensor in estimator.quantized_.items():
+        assert torch.equal(weights.get_parameter(name).cpu(), tensor.dequantize().cpu())
+    assert estimator.score(X, Y) > 0.6
+
+
+@pytest.mark.parametrize("teacher", ["net", "forest"])
+def test_distilled_nets(teacher):
+    """A student on the GPU learns from a net there, or from a forest."""
+    taught_by = classifier(device="cuda")
+    taught_by = RandomForestClassifier(10, random_state=0) if teacher == "forest" else taught_by
+    student = classifier(device="cuda")
+    estimator = DistilledNet(student, taught_by, random_state=0).fit(X, Y)
+    assert all(p.is_cuda for p in estimator.net_.module_.parameters())
+    assert estimator.score(X, Y) > 0.6
 
 
 @pytest.mark.parametrize("module", [CNN, Recurrent])

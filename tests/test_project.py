@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 
 import skcompress
+from skcompress import _version
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +30,7 @@ def test_version_has_one_source():
     """The distribution takes its version from the package, and states none of its own."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["project"]["dynamic"] == ["version"]
-    assert ROOT / settings["tool"]["hatch"]["version"]["path"] == Path(skcompress.__file__)
+    assert ROOT / settings["tool"]["hatch"]["version"]["path"] == Path(_version.__file__)
     assert re.fullmatch(r"\d+\.\d+\.\d+", skcompress.__version__)
 
 

@@ -26,14 +26,15 @@ from tests.contract_modules import (
 X, Y = blobs(60)
 RNG = np.random.default_rng(0)
 COUNTS = RNG.integers(0, 4, len(X))
-CRITERIA = ["magnitude", "gradient", "fisher", "wanda", "activation", "obs"]
+CRITERIA = ["magnitude", "gradient", "fisher", "tempered-fisher", "wanda", "activation", "obs"]
+# Exact OBS has one schedule.
+WAYS = [(c, s) for c in CRITERIA for s in ("one-shot", "gradual") if (c, s) != ("obs", "gradual")]
 
 
-def settings(criterion):
+def settings(criterion, schedule):
     """Return the parameters that a criterion works with."""
-    if criterion == "activation":
-        return {"criterion": criterion, "granularity": "unit"}
-    return {"criterion": criterion, "schedule": "one-shot"}
+    granularity = "unit" if criterion == "activation" else "weight"
+    return {"criterion": criterion, "granularity": granularity, "schedule": schedule}
 
 
 def assert_weights_are_counts(net, X, y, repeated, **parameters):
@@ -46,11 +47,13 @@ def assert_weights_are_counts(net, X, y, repeated, **parameters):
         assert torch.equal(mask, plain.masks_[name])
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_weights_are_counts_for_classifiers(criterion):
-    """Integer weights equal repeated rows, whatever the criterion."""
-    net = classifier(**EXACT)
-    assert_weights_are_counts(net, X, Y, np.repeat(X, COUNTS, axis=0), **settings(criterion))
+@pytest.mark.parametrize(("criterion", "schedule"), WAYS)
+@pytest.mark.parametrize("distill", [0.0, 0.6])
+def test_weights_are_counts_for_classifiers(criterion, schedule, distill):
+    """Integer weights equal repeated rows, whatever the criterion and whoever teaches."""
+    parameters = settings(criterion, schedule) | {"distill": distill}
+    repeated = np.repeat(X, COUNTS, axis=0)
+    assert_weights_are_counts(classifier(**EXACT), X, Y, repeated, **parameters)
 
 
 def test_weights_are_counts_for_regressors():

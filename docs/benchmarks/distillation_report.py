@@ -95,9 +95,10 @@ def write_report(folder):
         " nets have the same optimizer (Adam, 0.005), batches (64) and epochs (30); boosting and"
         " the forest (200 trees) have scikit-learn's defaults. The ensemble averages large net,"
         " forest and boosting. Alpha and temperature were chosen on other splits; soft labels are"
-        " out of fold, except where it says in-sample. Means over 5 folds by 3 seeds; differences"
-        " are paired, and their 95% intervals corrected for the rows that folds share. Bytes of a"
-        " net are those of its tensors, of other estimators those of their pickle; the ensemble's"
+        " out of fold, except where it says in-sample. Means over as many folds as the headings"
+        " say; differences are paired, and their 95% intervals corrected for the rows that folds"
+        " share. Bytes of a net are those of its tensors, of other estimators those of their"
+        " pickle; the ensemble's"
         " are all of its members' as pickled. Times are medians of `predict_proba` with one thread"
         " on a shared machine, a rough guide.\n",
     ]
@@ -105,7 +106,8 @@ def write_report(folder):
         path = Path(folder) / f"distillation_{data}.csv"
         if path.exists():
             rows = pd.read_csv(path)
-            text += [f"## {title}\n", markdown(table(rows)), verdicts(rows)]
+            folds = len(rows[["seed", "fold"]].drop_duplicates())
+            text += [f"## {title}; {folds} folds\n", markdown(table(rows)), verdicts(rows)]
     report = "\n".join(text)
     (Path(folder) / "distillation.md").write_text(report)
     print(report)

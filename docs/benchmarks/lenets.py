@@ -7,7 +7,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import LRScheduler
 from torch import nn
 
-EPOCHS, BATCH_SIZE = 20, 128
+BATCH_SIZE = 128
 
 
 class LeNet300(nn.Sequential):
@@ -28,9 +28,12 @@ class LeNet5(nn.Sequential):
             nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2),
             nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
         )  # fmt: skip
+        # Convolutions on a CPU take little more than half the time like this.
+        self.to(memory_format=torch.channels_last)
 
 
 NETS = {"LeNet-300-100": LeNet300, "LeNet-5": LeNet5}
+EPOCHS = {"LeNet-300-100": 20, "LeNet-5": 10}
 
 
 def load_parts():
@@ -42,13 +45,13 @@ def load_parts():
 
 
 def dense_net(name):
-    """Return the unfitted dense net: Adam, a rate that falls to zero as a cosine."""
-    steps = EPOCHS * -(-50_000 // BATCH_SIZE)
+    """Return the unfitted dense net: AdamW, a rate that falls to zero as a cosine."""
+    steps = EPOCHS[name] * -(-50_000 // BATCH_SIZE)
     cosine = LRScheduler("CosineAnnealingLR", T_max=steps, step_every="batch")
     return NeuralNetClassifier(
-        NETS[name], criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=0.001,
-        max_epochs=EPOCHS, batch_size=BATCH_SIZE, train_split=None, iterator_train__shuffle=True,
-        callbacks=[("rate", cosine)], verbose=0,
+        NETS[name], criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, lr=0.002,
+        optimizer__weight_decay=0.1, max_epochs=EPOCHS[name], batch_size=BATCH_SIZE,
+        train_split=None, iterator_train__shuffle=True, callbacks=[("rate", cosine)], verbose=0,
     )  # fmt: skip
 
 

@@ -102,8 +102,15 @@ def section(data, rows):
         cells, rest = complete(cells)
         table = accuracy_table(cells).assign(seconds=seconds_column(cells))
         parts += [f"### Accuracy in percent, {epochs} epochs of retraining\n", markdown(table)]
-        if rest:
-            parts.append(f"Without rows for all of the cells yet: {'; '.join(rest)}.\n")
+        refused = [name for name in rest if name not in set(rows.method)]
+        missing = [name for name in rest if name not in refused]
+        if refused:
+            parts.append(
+                f"Refused by PrunedNet before training, as its error explains: {'; '.join(refused)}"
+                " (exact OBS is for layers of a few hundred inputs).\n"
+            )
+        if missing:
+            parts.append(f"Without rows for all of the cells yet: {'; '.join(missing)}.\n")
     return "\n".join(parts)
 
 

@@ -10,11 +10,11 @@ from sklearn.base import is_classifier
 from skorch import NeuralNet
 from skorch.dataset import get_len
 
-from .. import inputs
 from .._sklearn import Interval, StrOptions
 from ..base import BaseCompressedNet
 from ..probe import initialized_probe
 from ..refusals import Refusal
+from ..training.cache import cache_folder
 from ..training.isolation import stage_seed
 from ..training.loop import Data
 from ..training.nets import fitted_net, is_frozen, wrapped_net
@@ -25,6 +25,7 @@ from .hints import check_layers, student_hints
 from .refusals import IN_SAMPLE, REFUSALS, listed
 from .targets import (
     Rows,
+    as_given,
     as_soft,
     average,
     fit_all,
@@ -75,6 +76,8 @@ class DistilledNet(BaseCompressedNet):
         Seeds every stage, the folds, and each ``random_state`` of the teacher that is None.
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
+    memory : str, path, joblib.Memory or CacheFolder, default=None
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the student's own setting.
 
@@ -160,6 +163,7 @@ class DistilledNet(BaseCompressedNet):
         baseline: bool = False,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
@@ -174,6 +178,7 @@ class DistilledNet(BaseCompressedNet):
         self.baseline = baseline
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, X_unlabeled: Any = None) -> Self:
@@ -230,7 +235,7 @@ class DistilledNet(BaseCompressedNet):
 
     def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
         """Attach the teacher's labels to the rows, and add those rows that it alone labels."""
-        given = self._rows(*rows)
+        given = as_given(self, *rows)
         unlabelled = check_unlabeled(self, given.X, beside.get("X_unlabeled"))
         if self.augment:
             check_table(given.X)
@@ -248,18 +253,9 @@ class DistilledNet(BaseCompressedNet):
             data = data.take(shuffle.permutation(len(data.y)))
         return self._hinted(data) if self.hints else data
 
-    def _rows(self, X: Any, y: Any, sample_weight: Any) -> Rows:
-        """Return all rows as the teacher is given them: frames as they are, y as it was."""
-        X = X if hasattr(X, "iloc") else inputs.check_inputs(self, X, reset=False)
-        y = np.asarray(inputs.as_target(y))
-        if is_classifier(self) or self.target_ndim_ == 1:
-            y = y.ravel()
-        weights = inputs.check_weights(sample_weight, len(y))
-        return Rows(X, y, weights, self.classes_ if is_classifier(self) else None)
-
     def _ask(self, given: Rows, seed: int, extra: bool) -> np.ndarray:
         """Return what the teacher says of each row, and note how well it does."""
-        teachers = self._teachers()
+        teachers, folder = self._teachers(), cache_folder(self)
         for name in ("teacher_", "baseline_score_"):
             self.__dict__.pop(name, None)  # of an earlier fit
         if given.weights is not None:
@@ -274,11 +270,12 @@ class DistilledNet(BaseCompressedNet):
         if splits is None or fixed:
             values = average(known, given.X, given.classes)
         else:
-            values = out_of_fold(teachers, given, splits, stage_seed(seed, "teacher"))
+            values = out_of_fold(teachers, given, splits, stage_seed(seed, "teacher"), folder)
         self.teacher_score_ = score(values, given)
         if self.baseline and splits is not None:
             student, alone = as_estimator(self.estimator), stage_seed(seed, "baseline")
-            self.baseline_score_ = score(out_of_fold([student], given, splits, alone), given)
+            answers = out_of_fold([student], given, splits, alone, folder)
+            self.baseline_score_ = score(answers, given)
             warn_if_no_better(self.teacher_score_, self.baseline_score_)
         return values
 

@@ -9,7 +9,7 @@ from skorch import NeuralNet
 
 from ..inputs import take_rows, to_dtype
 from ..training.loop import Data, batches
-from ..training.nets import copy_net
+from ..training.nets import copy_net, plain_module
 
 
 def check_layers(net: NeuralNet, names: Any, X: Any, y: np.ndarray, whose: str) -> None:
@@ -20,7 +20,7 @@ def check_layers(net: NeuralNet, names: Any, X: Any, y: np.ndarray, whose: str) 
     ValueError
         If there is no such layer, or its output has not one entry for each row.
     """
-    known = [name for name, _ in net.module_.named_modules() if name]
+    known = [name for name, _ in plain_module(net.module_).named_modules() if name]
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"hints= names layers {unknown} of the {whose}, which has {known}.")
@@ -37,6 +37,8 @@ def check_layers(net: NeuralNet, names: Any, X: Any, y: np.ndarray, whose: str) 
 def layer_outputs(net: NeuralNet, names: Any, X: Any, y: np.ndarray) -> dict[str, np.ndarray]:
     """Return what layers of a copy of a net give in evaluation mode, by name."""
     net = copy_net(net)
+    # Layers run in the module itself, not where it is computed in integers.
+    net.module_ = plain_module(net.module_)
     outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
     current: dict[str, Any] = {}
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import has_fit_parameter
 from skorch import NeuralNet
 
 from ..base import BaseCompressedNet
-from ..training.isolation import seed_generators, stage_seed
+from ..training.isolation import seed_generators, stage_seed, without_threads
 from ..training.loop import Data
 from ..training.nets import is_frozen
 
@@ -29,6 +29,7 @@ class NetTeacher(BaseCompressedNet):
     estimator : skorch net or FrozenEstimator of one
     random_state : int, RandomState instance or None, default=None
     n_threads : int >= 1, default=None
+    memory : str, path, joblib.Memory or CacheFolder, default=None
     verbose : int or bool, default=0
     """
 
@@ -38,11 +39,13 @@ class NetTeacher(BaseCompressedNet):
         *,
         random_state: Any = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
@@ -104,7 +107,8 @@ def fitted(teacher: Any, X: Any, y: np.ndarray, weights: np.ndarray | None, seed
     }
     # What draws from the global generators, such as a skorch net in a Pipeline, is seeded too.
     seed_generators(seed)
-    return teacher.set_params(**states).fit(X, y, **weight_parameters(teacher, weights))
+    with without_threads():
+        return teacher.set_params(**states).fit(X, y, **weight_parameters(teacher, weights))
 
 
 def weight_parameters(teacher: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:

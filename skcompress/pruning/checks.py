@@ -8,7 +8,7 @@ from skorch import NeuralNet
 
 from ..activations import example_inputs, first_rows, visit_inputs
 from ..training.loop import Data, evenly_spaced
-from .criteria import CRITERIA, Criterion, score
+from .criteria import CRITERIA, Criterion, named, score
 from .equivalence import try_removal
 from .granularity import ChooseUnits
 from .obs import check_layers
@@ -28,11 +28,12 @@ def check_criterion(criterion: str | Criterion, net: NeuralNet, data: Data) -> N
     TypeError
         If a function does not take the arguments of a criterion.
     """
+    criterion = named(criterion)
     if criterion == "obs":
         check_layers(net, data)
     elif criterion in ("activation", "wanda"):
         visit_inputs(net, first_rows(data), lambda *_: None)
-    elif criterion in ("fisher", CRITERIA["fisher"]):
+    elif criterion == "fisher":
         _check_single_row(net, data)
     elif callable(criterion):
         _check_arguments(criterion)

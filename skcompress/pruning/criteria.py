@@ -151,6 +151,11 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
+def named(criterion: str | Criterion) -> str | Criterion:
+    """Return the name of a criterion that is one of :data:`CRITERIA`, or what was given."""
+    return next((name for name, own in CRITERIA.items() if own is criterion), criterion)
+
+
 def as_function(criterion: str | Criterion) -> Criterion:
     """Return the function behind a name."""
     return CRITERIA[criterion] if isinstance(criterion, str) else criterion
@@ -200,7 +205,12 @@ def score(
                 f" from {value.min().item():g} to {value.max().item():g}. Did the net diverge?"
                 " Lower retrain_lr, or the lr of the net."
             )
-    return {name: scores[name].detach() for name in weights}
+    return {n: _floating(scores[n].detach(), w.dtype) for n, w in weights.items()}
+
+
+def _floating(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Let scores count something, in integers."""
+    return value if value.is_floating_point() else value.to(dtype)
 
 
 def _gradients(

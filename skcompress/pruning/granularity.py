@@ -3,6 +3,7 @@
 Each granularity turns scores of weights into masks of weights, for any progress of a schedule.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -92,7 +93,9 @@ class ChooseUnits:
             by_layer = {name: relative(score) for name, score in by_layer.items()}
         budget = self.budget
         if budget.max_weights is not None:
-            budget = self._fraction(by_layer, members, shapes)
+            budget = self._within(by_layer, members, shapes)
+        elif budget.sparsity is not None and self.units.siblings:
+            budget = self._nearest(by_layer, members)
         self.alive = self._alive(by_layer, members, budget, progress)
         return consumer_masks(self.units, self.alive, shapes)
 
@@ -144,31 +147,44 @@ class ChooseUnits:
             leader[self._columns[name]] = mask
         return leader[group]
 
-    def _fraction(self, by_layer: Scores, group: Tensor, shapes: dict) -> Budget:
-        """Find by bisection the least removal of units that leaves few enough weights."""
-        total = sum(score.numel() for score in by_layer.values())
-        low, high = 0, total - len(by_layer)
+    def _within(self, by_layer: Scores, group: Tensor, shapes: dict) -> Budget:
+        """Find the least removal of units that leaves few enough weights."""
 
-        def left(removed: int) -> int:
-            alive = self._alive(by_layer, group, _removing(removed, total), 1.0)
-            return weights_left(self.units, alive, shapes)
+        def left(budget: Budget) -> int:
+            return weights_left(self.units, self._alive(by_layer, group, budget, 1.0), shapes)
 
-        assert self.budget.max_weights is not None
-        if left(high) > self.budget.max_weights:
+        most, budgets = self.budget.max_weights, _budgets(by_layer)
+        assert most is not None
+        if left(budgets[-1]) > most:
             raise ValueError(
-                f"max_weights={self.budget.max_weights} cannot be met by removing units: one unit"
-                f" in each layer still takes {left(high)} weights. Allow at least that many, or"
-                " use granularity='weight'."
+                f"max_weights={most} cannot be met by removing units: one unit in each layer still"
+                f" takes {left(budgets[-1])} weights. Allow at least that many, or use"
+                " granularity='weight'."
             )
-        while low < high:
-            middle = (low + high) // 2
-            fits = left(middle) <= self.budget.max_weights
-            low, high = (low, middle) if fits else (middle + 1, high)
-        return _removing(low, total)
+        return budgets[bisect_left(budgets, True, key=lambda budget: left(budget) <= most)]
+
+    def _nearest(self, by_layer: Scores, group: Tensor) -> Budget:
+        """Find the removal of groups, some of several units, that is nearest to the sparsity."""
+
+        def gone(budget: Budget) -> int:
+            return int((~self._alive(by_layer, group, budget, 1.0)).sum())
+
+        n_units, budgets = self.units.n_units, _budgets(by_layer)
+        goal, most = self.budget.n_removed(n_units), gone(budgets[-1])
+        if goal > most:
+            raise ValueError(
+                f"The budget removes {goal} of {n_units} units, but each of the {len(by_layer)}"
+                f" layers must keep at least one, so that at most {most} can go. Remove fewer."
+            )
+        place = bisect_left(budgets, goal, key=gone)
+        below, above = budgets[max(place - 1, 0)], budgets[place]
+        return below if goal - gone(below) < gone(above) - goal else above
 
 
-def _removing(removed: int, total: int) -> Budget:
-    return Budget(sparsity=removed / total)
+def _budgets(by_layer: Scores) -> list[Budget]:
+    """Return all removals that leave each layer something, the least first."""
+    total = sum(score.numel() for score in by_layer.values())
+    return [Budget(sparsity=removed / total) for removed in range(total - len(by_layer) + 1)]
 
 
 def choose_units(

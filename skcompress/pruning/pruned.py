@@ -20,7 +20,7 @@ from ..training.nets import dense_net
 from ..training.teaching import check_taught, taught_by
 from .budgets import Budget
 from .checks import check_criterion, check_removal
-from .criteria import CRITERIA, Criterion
+from .criteria import CRITERIA, Criterion, named
 from .equivalence import remove_checked
 from .granularity import Choose, ChooseUnits, choose_two_of_four, choose_units, choose_weights
 from .obs import compensate
@@ -83,6 +83,8 @@ class PrunedNet(BaseCompressedNet):
         Seeds every stage. An integer gives the same bits at an equal number of threads.
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
+    memory : str, path, joblib.Memory or CacheFolder, default=None
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the wrapped net's own setting.
 
@@ -100,10 +102,8 @@ class PrunedNet(BaseCompressedNet):
         Only with ``granularity="unit"``: why some units of a layer stay, by parameter name.
     classes_ : ndarray of shape (n_classes,)
         Only for classifiers: the labels.
-    n_features_in_ : int
-        Number of features of array inputs.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where `X` has names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
+        Of array inputs; the names where `X` has names that are all strings.
 
     Raises
     ------
@@ -187,6 +187,7 @@ class PrunedNet(BaseCompressedNet):
         distill_temperature: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
@@ -204,6 +205,7 @@ class PrunedNet(BaseCompressedNet):
         self.distill_temperature = distill_temperature
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
@@ -236,7 +238,7 @@ class PrunedNet(BaseCompressedNet):
         if self.recovery == "scratch" or (self.schedule == "one-shot" and self.recovery != "none"):
             seed_generators(stage_seed(seed, "recovery"))
             self._retrain(pruner, taught, pruner.apply, self.recovery)
-        if self.threshold is not None and self.criterion == "magnitude":
+        if self.threshold is not None and named(self.criterion) == "magnitude":
             # Weights have moved since the masks were set, and none may be left below.
             pruner.update()
         self.masks_ = pruner.masks
@@ -253,7 +255,7 @@ class PrunedNet(BaseCompressedNet):
         if self.granularity == "2:4":
             return choose_two_of_four(transposed_groups(net.module_))
         if self.granularity == "unit":
-            average = self.criterion in ("activation", CRITERIA["activation"])
+            average = named(self.criterion) == "activation"
             return choose_units(net, data, self._budget(), self.scope, average)
         return choose_weights(self._budget(), self.scope)
 
@@ -271,7 +273,7 @@ class PrunedNet(BaseCompressedNet):
         weights = weight_matrices(net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
         pruner.update()
-        if self.criterion == "obs":
+        if named(self.criterion) == "obs":
             compensate(net, pruner.data, dense, pruner.masks)
 
     def _retrain(

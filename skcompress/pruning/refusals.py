@@ -4,6 +4,7 @@ from torch import nn
 
 from ..refusals import COMMON, DISTILL, Refusal
 from ..training.nets import is_frozen, stages
+from .criteria import named
 from .recovery import CONSTANT_RATE, has_schedule
 
 BUDGETS = ("sparsity", "threshold", "max_weights")
@@ -36,25 +37,25 @@ REFUSALS = (
     ),
     Refusal(
         "criterion='activation' with weights",
-        lambda p, net: p.criterion == "activation" and p.granularity != "unit",
+        lambda p, net: named(p.criterion) == "activation" and p.granularity != "unit",
         "criterion='activation' ranks units. Set granularity='unit', or use criterion='wanda',"
         " which weighs weights by activations.",
     ),
     Refusal(
         "criterion='obs' with units or '2:4'",
-        lambda p, net: p.criterion == "obs" and p.granularity != "weight",
+        lambda p, net: named(p.criterion) == "obs" and p.granularity != "weight",
         "criterion='obs' removes single weights. Set granularity='weight', or use"
         " criterion='fisher'.",
     ),
     Refusal(
         "criterion='obs' with schedule='gradual' or 'projected'",
-        lambda p, net: p.criterion == "obs" and p.schedule != "one-shot",
+        lambda p, net: named(p.criterion) == "obs" and p.schedule != "one-shot",
         "criterion='obs' solves for all removals at once. Set schedule='one-shot', or use"
         " criterion='fisher'.",
     ),
     Refusal(
         "schedule='projected' with another criterion than 'magnitude'",
-        lambda p, net: p.schedule == "projected" and p.criterion != "magnitude",
+        lambda p, net: p.schedule == "projected" and named(p.criterion) != "magnitude",
         "schedule='projected' projects onto the nearest sparse weights, which keeps the largest"
         " magnitudes. Set criterion='magnitude', or use schedule='gradual'.",
     ),

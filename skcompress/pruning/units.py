@@ -15,6 +15,8 @@ from ..layers import weight_matrices
 from .coupling import NONE, Coupling, Labelled, Slot, nothing
 from .rules import MOVES, RULES, kind, other
 
+IN_PARTS = "the module uses parts of it, as attention does whose query is not its key and value"
+
 
 @dataclass(frozen=True)
 class Units:
@@ -79,7 +81,12 @@ def find_units(graph: Graph, args: tuple, kwargs: dict[str, Any]) -> Units:
     for output in tree_leaves(outputs, is_leaf=_is_labelled):
         if _is_labelled(output):
             coupling.pin(output.labels, "it is an output of the module")
-    units = _number(coupling, weight_matrices(graph.module))
+    weights = weight_matrices(graph.module)
+    for node in graph.program.graph.nodes:
+        name = graph.parameter_nodes.get(node.name)
+        if node.users and name is not None:
+            coupling.unknown.setdefault(name, IN_PARTS)
+    units = _number(coupling, weights)
     if not units.n_units:
         reasons = "; ".join(f"{name!r} stays because {why}" for name, why in units.stays.items())
         raise ValueError(

@@ -134,6 +134,23 @@ def allocate(
     return _within_loss(net, data, choices, bits, steps, dense + max_loss)
 
 
+def check_bytes(net: NeuralNet, narrowest: Quantized, max_bytes: int) -> None:
+    """See that a net can be small enough.
+
+    Raises
+    ------
+    ValueError
+        If it is not with the fewest bits in every layer.
+    """
+    least = total_bytes(net, narrowest)
+    if least > max_bytes:
+        bits = min(tensor.bits for tensor in narrowest.values())
+        raise ValueError(
+            f"max_bytes={max_bytes} cannot be met: with {bits} bits in every layer the net still"
+            f" takes {least} bytes. Allow more, prune first, or wrap a smaller net."
+        )
+
+
 def _within_bytes(
     net: NeuralNet,
     choices: Choices,
@@ -149,11 +166,7 @@ def _within_bytes(
     undo = []
     while n_bytes() > max_bytes:
         if not steps:
-            raise ValueError(
-                f"max_bytes={max_bytes} cannot be met: with {min(bits.values())} bits in every"
-                f" layer the net still takes {n_bytes()} bytes. Allow more, prune first, or wrap a"
-                " smaller net."
-            )
+            check_bytes(net, _chosen(choices, bits), max_bytes)
         name, lower = steps.pop(0)
         undo.append((name, bits[name]))
         bits[name] = lower
@@ -184,7 +197,8 @@ def _within_loss(
     if not fits(0):
         raise ValueError(
             f"max_loss cannot be met: {max(bits.values())} bits in every layer already raise the"
-            f" loss above {highest:g}. Allow more, or set bits=16."
+            f" loss above {highest:g}. Allow more, or set bits=16 with format='symmetric' and"
+            " activations=None."
         )
     low, high = 0, len(steps)
     while low < high:

@@ -1,5 +1,7 @@
 """Batch normalization of a net whose weights change: folded into them, or measured anew."""
 
+from typing import Any
+
 import torch
 from skorch import NeuralNet
 from skorch.dataset import get_len, unpack_data
@@ -48,7 +50,8 @@ def recalibrate(net: NeuralNet, data: Data) -> None:
 def fold(net: NeuralNet, data: Data) -> None:
     """Fold each batch normalization into the layer right before it, in place.
 
-    One that follows no linear or convolutional layer, or that is used elsewhere too, stays.
+    One that follows no linear or convolutional layer, that normalizes another axis than the
+    layer's outputs, or that is used elsewhere too, stays.
 
     Source: Jacob et al., "Quantization and training of neural networks for efficient
     integer-arithmetic-only inference", CVPR 2018.
@@ -71,11 +74,20 @@ def foldable(graph: Graph) -> list[tuple[str, str]]:
         if operation(source) not in LINEAR or statistics is None:
             continue
         used = (source, source.args[1], statistics)
-        if all(isinstance(n, Node) and len(n.users) == 1 for n in used):
+        if all(isinstance(n, Node) and len(n.users) == 1 for n in used) and _same_axis(source):
             names = (graph.parameter_nodes[n.name] for n in used[1:])
             layer, norm = (name.rpartition(".")[0] for name in names)
             pairs.append((layer, norm))
     return pairs
+
+
+def _same_axis(source: Node) -> bool:
+    """Tell whether a layer's outputs lie along the axis that is normalized, the second.
+
+    A linear layer's lie along the last, and rows may have one more axis between them.
+    """
+    weight: Any = source.args[1]
+    return source.meta["val"].dim() == weight.meta["val"].dim()
 
 
 def _fold(layer: nn.Module, norm: nn.Module) -> None:

@@ -37,8 +37,7 @@ class Grid:
 
     def encode(self, rows: Tensor) -> Tensor:
         """Return the numbers of the nearest levels; beyond the last level, the last."""
-        middles = (self.levels[1:] + self.levels[:-1]) / 2
-        return torch.bucketize(rows / self.scale + self.zero_point, middles)
+        return torch.bucketize(rows / self.scale + self.zero_point, middles(self.levels))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the values that codes of shape (n_groups, size) stand for."""
@@ -47,6 +46,23 @@ class Grid:
     def round(self, rows: Tensor) -> Tensor:
         """Return the nearest values."""
         return self.decode(self.encode(rows))
+
+
+def middles(levels: Tensor) -> Tensor:
+    """Return the largest numbers that belong to each level but the last.
+
+    Between integers a tie goes to the even one, as ``torch.round`` has it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcompress.quantization.formats import middles
+    >>> torch.bucketize(torch.tensor([0.5, 1.5, 2.5]), middles(torch.arange(5.0))).tolist()
+    [0, 2, 2]
+    """
+    halves = (levels[1:] + levels[:-1]) / 2
+    below = torch.nextafter(halves, levels.new_tensor(-torch.inf))
+    return torch.where(levels[:-1].remainder(2) == 1, below, halves)
 
 
 Fit = Callable[[Tensor, Tensor, int], Grid]
@@ -157,20 +173,45 @@ def codebook(rows: Tensor, kept: Tensor, bits: int) -> Grid:
 
 
 def k_means(values: Tensor, n_clusters: int) -> Tensor:
-    """Return the centres of Lloyd's algorithm on sorted numbers, at most `n_clusters` of them."""
-    sums = torch.cat([values.new_zeros(1), values.double().cumsum(0)])
-    centres = torch.linspace(values[0], values[-1], n_clusters, dtype=torch.double)
+    """Return the centres of Lloyd's algorithm on sorted numbers, at most `n_clusters` of them.
+
+    A cluster that is left without numbers starts anew from one that lies far from its centre, as
+    in scikit-learn's ``KMeans``.
+    """
+    numbers = values.double()
+    ends = float(values[0]), float(values[-1])
+    centres = torch.linspace(*ends, n_clusters, dtype=torch.double, device=values.device)
     for _ in range(MAX_ITERATIONS):
-        middles = ((centres[1:] + centres[:-1]) / 2).to(values.dtype)
-        inner = torch.searchsorted(values, middles, right=True)
-        edges = torch.cat([inner.new_zeros(1), inner, inner.new_tensor([len(values)])])
-        counts = edges.diff()
-        means = sums[edges].diff() / counts.clamp(min=1)
-        moved = torch.where(counts > 0, means, centres)
+        counts = _sizes(values, centres)
+        totals = torch.segment_reduce(numbers, "sum", lengths=counts)
+        if not counts.all():
+            counts, totals = _relocated(values, centres, counts, totals)
+        moved = torch.where(counts > 0, totals / counts.clamp(min=1), centres).sort().values
         if torch.equal(moved, centres):
             break
         centres = moved
-    return centres.to(values.dtype).unique()
+    centres = centres.to(values.dtype).unique()
+    return centres[_sizes(values, centres) > 0]
+
+
+def _sizes(values: Tensor, centres: Tensor) -> Tensor:
+    """Count the numbers, which are sorted, that are nearest to each centre."""
+    inner = torch.searchsorted(values, middles(centres).to(values.dtype), right=True)
+    return torch.cat([inner.new_zeros(1), inner, inner.new_tensor([len(values)])]).diff()
+
+
+def _relocated(
+    values: Tensor, centres: Tensor, counts: Tensor, totals: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give each empty cluster one of the numbers farthest from their centres."""
+    clusters = torch.arange(len(centres), device=values.device).repeat_interleave(counts)
+    distances = (values - centres[clusters]).abs()
+    empty = (counts == 0).nonzero()[:, 0]
+    far = distances.topk(min(len(empty), int((distances > 0).sum()))).indices
+    empty, alone = empty[: len(far)], values[far].double()
+    counts = counts.index_add(0, clusters[far], -torch.ones_like(far)).index_fill(0, empty, 1)
+    totals = totals.index_add(0, clusters[far], -alone).index_copy(0, empty, alone)
+    return counts, totals
 
 
 def _unshifted(levels: Tensor, scale: Tensor) -> Grid:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -62,10 +63,16 @@ class IntegerModule(nn.Module):
             return self.module(*args, **kwargs)
 
     def product(
-        self, function: Callable, name: str, x: Tensor, bias: Tensor | None, *settings: Any
+        self,
+        function: Callable,
+        name: str,
+        rows: slice,
+        x: Tensor,
+        bias: Tensor | None,
+        *settings: Any,
     ) -> Tensor:
-        """Compute ``function(x, weight, bias, *settings)`` by the weight's integers."""
-        integers, weight_scale = (tensor.to(x.device) for tensor in self.integers[name])
+        """Compute ``function(x, weight[rows], bias, *settings)`` by the weight's integers."""
+        integers, weight_scale = (tensor[rows].to(x.device) for tensor in self.integers[name])
         is_linear = function is functional.linear
         if self.ranges is None:
             # A row is a vector for a linear function, and a whole sample for a convolution.
@@ -119,7 +126,7 @@ class _Products(TorchFunctionMode):
     def __init__(self, owner: IntegerModule) -> None:
         super().__init__()
         self.owner = owner
-        self.names = {id(owner.module.get_parameter(name)): name for name in owner.integers}
+        self.weights = {name: owner.module.get_parameter(name) for name in owner.integers}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -129,20 +136,45 @@ class _Products(TorchFunctionMode):
             return run_recurrent(RECURRENT[func], self._linear, *args, **kwargs)
         if func is functional.linear or func in CONVOLUTIONS:
             return self._call(func, *args, **kwargs)
+        if func is functional.multi_head_attention_forward:
+            with self:
+                return _attention(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _call(
         self, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, *settings: Any,
         **named: Any,
     ) -> Tensor:  # fmt: skip
-        name = self.names.get(id(weight))
-        if name is None:
-            return func(input, weight, bias, *settings, **named)
-        function = partial(func, **named) if named else func
-        return self.owner.product(function, name, input, bias, *settings)
+        for name, whole in self.weights.items():
+            rows = _rows_of(whole, weight)
+            if rows is not None:
+                function = partial(func, **named) if named else func
+                return self.owner.product(function, name, rows, input, bias, *settings)
+        return func(input, weight, bias, *settings, **named)
 
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self._call(functional.linear, x, weight, bias)
+
+
+def _rows_of(whole: Tensor, part: Tensor) -> slice | None:
+    """Return which rows of a weight a tensor is, if it is in the same memory in the same way."""
+    if part is whole:
+        return slice(None)
+    if whole.numel() == 0 or part.shape[1:] != whole.shape[1:] or part.stride() != whole.stride():
+        return None
+    bytes_of_row = whole.stride(0) * whole.element_size()
+    first, rest = divmod(part.data_ptr() - whole.data_ptr(), bytes_of_row)
+    fits = part.dtype == whole.dtype and part.device == whole.device and rest == 0
+    return slice(first, first + len(part)) if fits and 0 <= first < len(whole) else None
+
+
+# torch's function, written in Python, which does not hand itself over to a mode once more, so
+# that the mode sees the products inside.
+_attention = FunctionType(
+    functional.multi_head_attention_forward.__code__,
+    {**vars(functional), "has_torch_function": lambda tensors: False},
+    argdefs=functional.multi_head_attention_forward.__defaults__,
+)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from skorch import NeuralNet
 from torch import Tensor
 
 from .._sklearn import Interval, Options, StrOptions
-from ..activations import first_rows, input_ranges, visit_inputs
+from ..activations import first_rows, input_ranges
 from ..base import BaseCompressedNet
 from ..layers import weight_matrices
 from ..moments import second_moments
@@ -21,6 +21,7 @@ from ..training.nets import dense_net
 from ..training.teaching import check_taught, taught_by
 from .allocation import allocate
 from .batch_norm import fold, recalibrate
+from .checks import check_products, check_size
 from .formats import FORMATS
 from .integers import IntegerModule
 from .refusals import REFUSALS
@@ -57,7 +58,7 @@ class QuantizedNet(BaseCompressedNet):
         ``q = round(w * 2**b)``, saturated. None chooses the steps of least squared error.
     rounding : {"nearest", "reconstruct"}, default="nearest"
         Round each weight to the nearest level, or input by input so that later weights make up
-        for the errors of earlier ones on the activations of training rows; for 4 bits and below.
+        for the errors of earlier ones on the activations of training rows; for 4 bits down to 2.
     activations : {"dynamic", "static"}, default=None
         Also round what enters each layer to 8 bits, so that products are sums of integers: with a
         scale for each row, or with a range measured on the training rows. None leaves them.
@@ -82,6 +83,8 @@ class QuantizedNet(BaseCompressedNet):
         Seeds every stage. An integer gives the same bits at an equal number of threads.
     n_threads : int >= 1, default=None
         Threads of torch during ``fit``; None leaves them as they are.
+    memory : str, path, joblib.Memory or CacheFolder, default=None
+        Folder that keeps this fit and those within it, given an integer `random_state`.
     verbose : int or bool, default=0
         Print the progress of training if positive; replaces the wrapped net's own setting.
 
@@ -100,10 +103,7 @@ class QuantizedNet(BaseCompressedNet):
         What the inner estimator pruned; empty if it did not.
     classes_ : ndarray of shape (n_classes,)
         Only for classifiers: the labels.
-    n_features_in_ : int
-        Number of features of array inputs.
-    feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where `X` has names that are all strings.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (n_features,)
 
     Raises
     ------
@@ -121,8 +121,7 @@ class QuantizedNet(BaseCompressedNet):
        integer-arithmetic-only inference", CVPR 2018.
     .. [2] S. Han et al., "Deep compression", ICLR 2016.
     .. [3] E. Frantar et al., "GPTQ", ICLR 2023.
-    .. [4] G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a neural network",
-       2015.
+    .. [4] G. Hinton et al., "Distilling the knowledge in a neural network", 2015.
 
     Examples
     --------
@@ -186,6 +185,7 @@ class QuantizedNet(BaseCompressedNet):
         max_loss: float | None = None,
         random_state: int | np.random.RandomState | None = None,
         n_threads: int | None = None,
+        memory: Any = None,
         verbose: int | bool = 0,
     ) -> None:
         self.estimator = estimator
@@ -204,6 +204,7 @@ class QuantizedNet(BaseCompressedNet):
         self.max_loss = max_loss
         self.random_state = random_state
         self.n_threads = n_threads
+        self.memory = memory
         self.verbose = verbose
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
@@ -213,9 +214,13 @@ class QuantizedNet(BaseCompressedNet):
         if self.distill:
             check_taught(net, data)
         if self.rounding == "reconstruct":
-            second_moments(net, first_rows(data))
-        elif self.activations is not None:
-            visit_inputs(net, first_rows(data), lambda *_: None)
+            second_moments(net, first_rows(data), remedy="Set rounding='nearest'.")
+        if self.activations is not None:
+            check_products(net, data)
+        if self.batch_norm == "fold":
+            fold(net, data)  # the probe is there to be tried
+        if self.max_bytes is not None:
+            check_size(self, net)
 
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         self.masks_ = dict(getattr(self.estimator_, "masks_", {}))
@@ -265,30 +270,31 @@ class QuantizedNet(BaseCompressedNet):
         weights = weight_matrices(net.module_)
         dense = {name: weight.detach().clone() for name, weight in weights.items()}
         rows = evenly_spaced(data, CALIBRATION_ROWS)
+        reconstructed = self.rounding == "reconstruct"
         quantized: Quantized = {}
-        for name, weight in weights.items():
-            moment = None
-            if self.rounding == "reconstruct":
-                # The layers before this one are rounded by now, as they will be in prediction.
-                moment = second_moments(net, rows, {name})[name]
-            quantized[name] = self._quantize(name, weight, self.bits_[name], moment)
+        # A module may have registered its layers in another order than it runs them in.
+        for name in second_moments(net, first_rows(data)) if reconstructed else weights:
+            # The layers before this one are rounded by now, as they will be in prediction.
+            moment = second_moments(net, rows, {name})[name] if reconstructed else None
+            quantized[name] = self._quantize(name, weights[name], self.bits_[name], moment)
             set_weights(net, {name: quantized[name]})
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(dense[name])
-        return quantized
+        return {name: quantized[name] for name in weights}
 
     def _retrain(self, net: NeuralNet, data: Data, seed: int) -> Quantized:
         """Train with rounded weights."""
         seed_generators(seed)
         hook = StraightThrough(net, self.quantized_)
         teacher = dense_net(self.estimator_)
-        retrain(
-            net,
-            taught_by(teacher, data, self.distill, self.distill_temperature),
-            epochs=self.retrain_epochs,
-            lr=self.retrain_lr,
-            after_step=hook,
-            verbose=int(self.verbose),
-        )
+        with hook.shared_gradients():
+            retrain(
+                net,
+                taught_by(teacher, data, self.distill, self.distill_temperature),
+                epochs=self.retrain_epochs,
+                lr=self.retrain_lr,
+                after_step=hook,
+                verbose=int(self.verbose),
+            )
         return hook.result()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .formats import FORMATS, Grid, fixed_scale
+from .formats import FORMATS, Grid, fixed_scale, middles
 from .groups import Granularity, from_rows, to_rows
 from .tensors import QuantizedTensor, pack
 
@@ -105,11 +105,11 @@ def reconstruct(
     order = moment.diagonal().argsort(descending=True)
     # Row j tells how the weights of later inputs make up for an error in input j.
     spread = torch.linalg.cholesky(torch.linalg.inv(moment[order][:, order]), upper=True)
-    middles = (levels[1:] + levels[:-1]) / 2
+    ends = middles(levels)
     left, codes = dense[:, order].clone(), torch.zeros_like(nearest).flatten(1)
     for j, column in enumerate(order.tolist()):
         s, z = scale[:, column], zero[:, column]
-        code = torch.bucketize((left[:, j] / s + z).contiguous(), middles)
+        code = torch.bucketize((left[:, j] / s + z).contiguous(), ends)
         value = s * (levels[code] - z) * kept[:, column]
         error = (left[:, j] - value) / spread[j, j]
         left[:, j + 1 :] -= error[:, None] * spread[j, j + 1 :]

@@ -1,6 +1,9 @@
 """Training a quantized net: gradients of the rounded weights move the weights behind them."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from skorch import NeuralNet
@@ -27,10 +30,15 @@ class StraightThrough:
     The net holds rounded weights, so its gradients are those of the rounded net. After each step
     the change that the optimizer made is added to the weights behind them, which are rounded
     anew: the gradient passes straight through the rounding. Scales stay as they are. In a
-    codebook no weight changes its code; the centre that weights share moves to their mean.
+    codebook no weight changes its code; weights that share a centre share their mean gradient,
+    and move together.
 
     Source: Bengio et al., "Estimating or propagating gradients through stochastic neurons for
-    conditional computation", 2013; Han et al., "Deep compression", ICLR 2016.
+    conditional computation", 2013; Han et al., "Deep compression", ICLR 2016. They add up the
+    gradients that weights of a centre have. An optimizer that is indifferent to the size of
+    gradients, such as Adam, makes the same steps with the mean; for SGD, the mean is the step of
+    the dense net as near as shared weights come to it, so that a rate at which that one trains
+    does not diverge.
 
     Parameters
     ----------
@@ -49,6 +57,24 @@ class StraightThrough:
         self.quantized = quantized
         self.codes = {n: t.codes for n, t in quantized.items() if t.format == "codebook"}
         self.centres = {name: quantized[name].grid.levels for name in self.codes}
+        self.counts = {
+            n: codes[quantized[n].mask].bincount(minlength=len(self.centres[n]))
+            for n, codes in self.codes.items()
+        }
+
+    @contextlib.contextmanager
+    def shared_gradients(self) -> Iterator[None]:
+        """Let weights of the same centre have the same gradient inside, their mean one."""
+        handles = [self.weights[n].register_hook(partial(self._share, n)) for n in self.codes]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _share(self, name: str, gradient: Tensor) -> Tensor:
+        means = self._means(name, gradient)
+        return means[self.codes[name]] * self.quantized[name].mask
 
     def _start(self, tensor: QuantizedTensor, weight: Tensor) -> Tensor:
         """Return a weight that rounds to the codes of a tensor: itself, where it does."""
@@ -62,7 +88,8 @@ class StraightThrough:
         for name, tensor in self.quantized.items():
             weight, rounded = self.weights[name], self.rounded[name]
             if name in self.codes:
-                self.centres[name] = self._means(name)
+                means, used = self._means(name, weight), self.counts[name] > 0
+                self.centres[name] = torch.where(used, means, self.centres[name])
                 new = self.centres[name][self.codes[name]]
             else:
                 behind = self.behind[name].add_(weight - rounded)
@@ -82,11 +109,10 @@ class StraightThrough:
         codes = from_rows(rows, tensor.mask.shape, tensor.granularity)
         return replace(tensor, packed=pack(codes[tensor.mask], tensor.bits))
 
-    def _means(self, name: str) -> Tensor:
-        """Return the mean of the weights that have the same code."""
-        tensor, levels = self.quantized[name], self.quantized[name].grid.levels
-        codes = self.codes[name][tensor.mask]
-        counts = codes.bincount(minlength=len(levels))
-        weights = self.weights[name].detach()[tensor.mask]
-        sums = torch.zeros_like(levels).index_add_(0, codes, weights)
-        return torch.where(counts > 0, sums / counts.clamp(min=1), levels)
+    def _means(self, name: str, values: Tensor) -> Tensor:
+        """Average numbers over the weights that have the same code."""
+        # In double precision: a mean of equal numbers is that number, however many there are.
+        kept = (values.double() * self.quantized[name].mask).flatten()
+        sums = kept.new_zeros(len(self.counts[name]))
+        sums = sums.index_add(0, self.codes[name].flatten(), kept)
+        return (sums / self.counts[name].clamp(min=1)).to(values.dtype)

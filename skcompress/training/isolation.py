@@ -1,23 +1,35 @@
 """Seeds and threads that a fit uses without disturbing the caller's."""
 
 import contextlib
+import multiprocessing
+import os
 import random
+import threading
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from joblib import parallel_config
+from joblib.parallel import ThreadingBackend, get_active_backend
 from sklearn.utils import check_random_state
+
+# Threads share the global generators, so that one fit at a time may draw from them.
+_ONE_FIT = threading.RLock()
 
 
 @contextlib.contextmanager
 def isolated(n_threads: int | None = None) -> Iterator[None]:
     """Restore the global generators and torch's thread count on the way out.
 
+    Of several threads, such as those of joblib's threading backend, one at a time is inside:
+    the generators belong to all of them.
+
     Parameters
     ----------
     n_threads : int or None, default=None
-        Number of threads that torch uses inside; None leaves it as it is.
+        Number of threads that torch uses inside; None leaves it as it is, but for the workers
+        of a pool, see :func:`fair_threads`.
 
     Examples
     --------
@@ -29,18 +41,52 @@ def isolated(n_threads: int | None = None) -> Iterator[None]:
     >>> bool((torch.random.get_rng_state() == before).all())
     True
     """
-    threads = torch.get_num_threads()
+    with _ONE_FIT, _restored(), fair_threads(n_threads):
+        yield
+
+
+@contextlib.contextmanager
+def _restored() -> Iterator[None]:
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = range(torch.cuda.device_count())
     try:
         with torch.random.fork_rng(devices=devices):
-            if n_threads is not None:
-                torch.set_num_threads(n_threads)
             yield
     finally:
-        torch.set_num_threads(threads)
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
+
+
+@contextlib.contextmanager
+def fair_threads(n_threads: int | None = None) -> Iterator[None]:
+    """Set the number of threads that torch uses inside.
+
+    The workers of a search together have as many cores as there are. loky, Dask and Ray tell
+    theirs by OMP_NUM_THREADS, which torch obeys; the forked workers of joblib's multiprocessing
+    backend are told nothing, and take one thread each.
+
+    Parameters
+    ----------
+    n_threads : int or None, default=None
+        None leaves the number as it is, but for such forked workers.
+    """
+    forked = multiprocessing.current_process().daemon and "OMP_NUM_THREADS" not in os.environ
+    wanted = 1 if n_threads is None and forked else n_threads
+    before = torch.get_num_threads()
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def without_threads() -> Iterator[None]:
+    """Keep joblib from starting threads inside of a fit, where they would wait for its end."""
+    threads = isinstance(get_active_backend()[0], ThreadingBackend)
+    with parallel_config(backend="sequential") if threads else contextlib.nullcontext():
+        yield
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -58,7 +104,11 @@ def stage_seed(seed: int, stage: str) -> int:
 
 def seed_generators(seed: int) -> None:
     """Seed the global generators of torch (every device), numpy and Python."""
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        # The other way notes each time where it was called from, in case there is a GPU later.
+        torch.default_generator.manual_seed(seed)
     # What users' modules, datasets and callbacks draw from is the legacy generator.
     np.random.seed(seed)  # noqa: NPY002
     random.seed(seed)

@@ -13,12 +13,14 @@ from skorch.dataset import get_len, unpack_data
 from skorch.utils import multi_indexing
 from torch import Tensor
 
+from . import progress
 from .finite import check_retrained
 from .iterators import array_iterators
+from .progress import net_epochs
 from .shapes import set_shapes, without_shape_setters
 from .soft import SoftTargets
 from .steps import steps
-from .weights import SampleWeights, attach_weights, mean_divisor, weighted_loss
+from .weights import SampleWeights, attach_weights, loss_reduction, mean_divisor, weighted_loss
 
 Rate = Callable[[float], float]
 
@@ -76,14 +78,14 @@ def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
     """
     set_shapes(net, data.X, data.y)
     if data.plain:
-        with array_iterators(net):
+        with array_iterators(net), net_epochs(net):
             return net.fit(data.X, data.y)
     if net.callbacks == "disable":
         for name, _ in net.get_default_callbacks():
             setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
     net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights(data.soft))]
-    with array_iterators(net):
+    with array_iterators(net), net_epochs(net):
         return net.fit(data.inputs, data.y)
 
 
@@ -140,7 +142,11 @@ def retrain(
             f"The net's training iterator makes no batch of {get_len(data.X)} rows. Set a smaller"
             " batch_size, or leave iterator_train__drop_last out."
         )
-    with maybe_weighted(net, data), steps(net) as make_step:
+    with (
+        maybe_weighted(net, data),
+        steps(net) as make_step,
+        progress.epochs("retraining", epochs) as done,
+    ):
         for epoch in range(epochs):
             losses = []
             for batch in iterator:
@@ -150,6 +156,7 @@ def retrain(
                 step += 1
                 after_step(step / n_steps)
             check_retrained(net, losses, f"epoch {epoch + 1} of {epochs}")
+            done()
             if verbose:
                 loss = torch.stack(losses).mean().item()
                 print(f"compression epoch {epoch + 1}/{epochs}: training loss {loss:.4f}")
@@ -188,7 +195,7 @@ def batch_losses(
     module stays in evaluation mode while the caller differentiates, so dropout and batch
     statistics play no part in a score.
     """
-    sums = getattr(net.criterion_, "reduction", "mean") == "sum"
+    sums = loss_reduction(net.criterion_) == "sum"
     # cuDNN's recurrent layers differentiate in training mode only.
     with maybe_weighted(net, data), torch.backends.cudnn.flags(enabled=False):
         for batch in batches(net, data, batch_size):

@@ -102,21 +102,25 @@ def known_classes(estimator: Any) -> np.ndarray | None:
     return getattr(inner, "classes_inferred_", None)
 
 
+def frozen_stage(estimator: Any) -> FrozenEstimator | None:
+    """Return the stage that is not to be trained again, however deep inside."""
+    return next(filter(is_frozen, stages(estimator)), None)
+
+
 def given_classes(estimator: Any) -> np.ndarray | None:
     """Return the labels that the user named for the net inside, if any."""
     given = wrapped_net(estimator).get_params(deep=False).get("classes")
     return None if given is None or not len(given) else np.asarray(given)
 
 
-def number_classes(estimator: Any) -> None:
+def number_classes(net: NeuralNet) -> None:
     """Rename in place the labels that the user gave a net, for rows whose labels are encoded.
 
     All of them stay, for a fold without a rare one has as many outputs.
     """
-    given = given_classes(estimator)
-    # A frozen net is the user's own.
-    if given is not None and not any(map(is_frozen, stages(estimator))):
-        wrapped_net(estimator).set_params(classes=np.arange(len(given)))
+    given = given_classes(net)
+    if given is not None:
+        net.set_params(classes=np.arange(len(given)))
 
 
 def copy_net(net: NeuralNet) -> NeuralNet:

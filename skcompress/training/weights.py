@@ -69,6 +69,10 @@ def weighted_loss(net: NeuralNet, soft: SoftTargets | None = None) -> Iterator[N
         the criterion, so that weights and targets had no effect.
     """
     criterion, rows = net.criterion_, _RowLosses(soft)
+    if _active(criterion) is not None:
+        # Weights are scored while the net retrains: the hooks are there already.
+        yield
+        return
     if not hasattr(criterion, "reduction"):
         raise ValueError(
             f"{rows.what} needs a criterion with a `reduction` attribute, as torch's own have;"
@@ -93,6 +97,17 @@ def weighted_loss(net: NeuralNet, soft: SoftTargets | None = None) -> Iterator[N
             f"{rows.what} has no effect: get_loss of {type(net).__name__} never calls"
             f" criterion_. Compute its loss through self.criterion_, or {rows.without}."
         )
+
+
+def loss_reduction(criterion: nn.Module) -> str:
+    """Return how a criterion joins the losses of rows, also inside :func:`weighted_loss`."""
+    active = _active(criterion)
+    return getattr(criterion, "reduction", "mean") if active is None else active.reduction
+
+
+def _active(criterion: nn.Module) -> "_RowLosses | None":
+    owners = (getattr(hook, "__self__", None) for hook in criterion._forward_hooks.values())
+    return next((owner for owner in owners if isinstance(owner, _RowLosses)), None)
 
 
 class _RowLosses:

@@ -1,3 +1,5 @@
+"""The closed form of each criterion, and what any criterion promises."""
+
 import functools
 
 import numpy as np
@@ -10,16 +12,9 @@ from torch import nn
 from skcompress import PrunedNet
 from skcompress.layers import weight_matrices
 from skcompress.moments import DAMPING
-from skcompress.pruning import criteria
-from skcompress.pruning.criteria import CRITERIA, evenly_spaced, score, tempered_fisher
+from skcompress.pruning.criteria import CRITERIA, score, tempered_fisher
 from skcompress.training.loop import Data
-from tests.pruning_modules import (
-    MLP,
-    NormalizedMLP,
-    classification,
-    classifier,
-    regressor,
-)
+from tests.pruning_modules import MLP, NormalizedMLP, classification, classifier, regressor
 
 
 class Regression(nn.Module):
@@ -188,84 +183,6 @@ def test_softmax_regression(loss, criterion):
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-6)
 
 
-def net_of_classes(batch_size, **settings):
-    """Return an initialized float64 net and 20 rows of three classes."""
-    torch.manual_seed(0)
-    named = {f"criterion__{name}": value for name, value in settings.items()}
-    net = classifier(MLP, batch_size=batch_size, **named).initialize()
-    net.module_.double()
-    X, y = classification(20)
-    return net, X.astype(np.float64), y
-
-
-CLASSES = torch.tensor([1.0, 20, 3]).double()
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 20])
-@pytest.mark.parametrize("settings", [{}, {"weight": CLASSES}, {"ignore_index": 1},
-                                      {"weight": CLASSES, "label_smoothing": 0.1}])  # fmt: skip
-@pytest.mark.parametrize("weighted", [False, True])
-def test_gradient_is_that_of_one_batch(batch_size, settings, weighted):
-    """However rows are divided, and whether the loss is a mean or a sum."""
-    net, X, y = net_of_classes(batch_size, **settings)
-    weight = torch.ones(20) if not weighted else torch.linspace(1, 2, 20)
-    each = nn.functional.cross_entropy(
-        net.module_(torch.tensor(X)), torch.tensor(y), reduction="none", **settings
-    )
-    divisor = (weight * settings.get("weight", torch.ones(3))[y]).double()
-    divisor[torch.tensor(y == settings.get("ignore_index"))] = 0
-    loss = (weight * each).sum() / divisor.sum()
-    (g,) = torch.autograd.grad(loss, [net.module_.first.weight])
-    expected = (g * net.module_.first.weight.detach()).abs()
-    given = weight.double().numpy() if weighted else None
-    for reduction in ("mean", "sum"):
-        net.criterion_.reduction = reduction
-        scores = CRITERIA["gradient"](net, X, y, given)["first.weight"]
-        torch.testing.assert_close(scores, expected, rtol=1e-9, atol=1e-12)
-        assert net.criterion_.reduction == reduction
-
-
-@pytest.mark.parametrize("criterion", ["gradient", "fisher"])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_class_weight_of_two_is_its_rows_twice(criterion, reduction):
-    """Weights of classes count as repetitions, also where rows come one by one."""
-    net, X, y = net_of_classes(7, weight=CLASSES, reduction=reduction)
-    rows = np.repeat(np.arange(20), CLASSES.int().numpy()[y])
-    scores = CRITERIA[criterion](net, X, y, None)
-    plain, _, _ = net_of_classes(7)
-    for name, value in CRITERIA[criterion](plain, X[rows], y[rows], None).items():
-        torch.testing.assert_close(scores[name], value, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_a_weight_of_two_is_a_row_twice(criterion):
-    """Sample weights count as repetitions, in a full batch."""
-    net, X, y = problem(batch_size=-1)
-    weight = np.array([1.0, 2.0, 3.0] * 4 + [1.0])
-    rows = np.repeat(np.arange(13), weight.astype(int))
-    torch.manual_seed(0)
-    weighted = CRITERIA[criterion](net, X, y, weight)
-    torch.manual_seed(0)
-    repeated = CRITERIA[criterion](net, X[rows], y[rows], None)
-    torch.manual_seed(0)
-    plain = CRITERIA[criterion](net, X, y, None)
-    for name in weighted:
-        torch.testing.assert_close(weighted[name], repeated[name], rtol=1e-9, atol=1e-12)
-    matters = criterion not in ("magnitude", "random")
-    assert matters != all(torch.equal(weighted[name], plain[name]) for name in plain)
-
-
-@pytest.mark.parametrize("criterion", ["gradient", "fisher", "activation", "wanda", "obs"])
-def test_sample_weights_over_batches(criterion):
-    """What is a mean over rows does not depend on the batches."""
-    weight = np.arange(1.0, 14)
-    (first, X, y), (second, _, _) = problem(batch_size=4), problem(batch_size=-1)
-    batches = CRITERIA[criterion](first, X, y, weight)
-    whole = CRITERIA[criterion](second, X, y, weight)
-    for name in whole:
-        torch.testing.assert_close(batches[name], whole[name], rtol=1e-9, atol=1e-12)
-
-
 def normalized():
     """Return an initialized net with BatchNorm and dropout, of which one layer is frozen."""
     torch.manual_seed(0)
@@ -349,94 +266,3 @@ class TestEveryCriterion:
             found.append(CRITERIA[criterion](net, X, y, None)["first.weight"])
         factor = {"gradient": 2, "fisher": 4, "tempered-fisher": 4**0.35}.get(criterion, 1)
         torch.testing.assert_close(found[1], found[0] * factor)
-
-
-class TestScore:
-    """What a criterion returns is checked."""
-
-    @staticmethod
-    def returning(change):
-        """Make a criterion that returns changed magnitudes."""
-
-        def criterion(net, X, y, sample_weight):
-            scores = CRITERIA["magnitude"](net, X, y, sample_weight)
-            return change(scores)
-
-        return criterion
-
-    def test_a_callable(self):
-        """It gets the net, the rows and their weights, and its scores count."""
-        net, X, y = problem()
-        weight = np.ones(13)
-        got = []
-
-        def criterion(*args):
-            got.append(args)
-            return {n: (w**2).requires_grad_() for n, w in weight_matrices(args[0].module_).items()}
-
-        scores = score(criterion, net, Data(X, y, weight))
-        assert got[0][0] is net
-        assert got[0][1] is X
-        assert got[0][2] is y
-        assert got[0][3] is weight
-        weights = weight_matrices(net.module_)
-        for name, value in scores.items():
-            assert torch.equal(value, weights[name].detach() ** 2)
-            assert not value.requires_grad
-
-    def test_the_order_is_that_of_the_weights(self):
-        net, X, y = problem()
-        backwards = self.returning(lambda s: dict(reversed(s.items())))
-        assert list(score(backwards, net, Data(X, y))) == ["first.weight", "last.weight"]
-
-    @pytest.mark.parametrize(
-        ("change", "match"),
-        [
-            (lambda s: list(s.values()), r"returns a dict of scores for exactly .*; got list"),
-            (lambda s: None, "got NoneType"),
-            (lambda s: {"first.weight": s["first.weight"]}, r"got \['first.weight'\]"),
-            (lambda s: s | {"first.bias": torch.ones(3)}, r"got \['first.bias', 'first.weight'"),
-            (lambda s: s | {"last.weight": torch.ones(3)}, r"shape \(1, 3\); got \(3,\)"),
-            (lambda s: s | {"last.weight": np.ones((1, 3))}, "got ndarray"),
-            (lambda s: s | {"last.weight": torch.tensor([[1.0, torch.nan, 0]])}, "must be finite"),
-            (lambda s: s | {"last.weight": torch.tensor([[1, torch.inf, 0]])}, "to inf. Did the"),
-            (lambda s: s | {"last.weight": torch.tensor([[1.0, -2, 0]])}, "values from -2 to 1"),
-        ],
-        ids=["list", "nothing", "too few", "too many", "shape", "array", "nan", "inf", "negative"],
-    )
-    def test_wrong_returns(self, change, match):
-        net, X, y = problem()
-        with pytest.raises(ValueError, match=match):
-            score(self.returning(change), net, Data(X, y))
-
-    def test_a_diverged_net(self):
-        """Weights that are no numbers are reported as such."""
-        net, X, y = problem()
-        with torch.no_grad():
-            net.module_.first.weight[0, 0] = torch.nan
-        with pytest.raises(ValueError, match=r"'first.weight' must be finite.*Did the net diverge"):
-            score("magnitude", net, Data(X, y))
-
-
-class TestEvenlySpaced:
-    """Criteria that cost much look at part of the rows."""
-
-    def test_few_rows_are_all_kept(self):
-        data = Data(np.arange(5), np.arange(5))
-        assert evenly_spaced(data, 5) is data
-
-    def test_many_rows(self):
-        """From the first to the last, with what belongs to them."""
-        data = evenly_spaced(Data(np.arange(101), np.arange(101), np.arange(101.0)), 11)
-        assert data.X.tolist() == data.y.tolist() == data.sample_weight.tolist()
-        assert data.X.tolist() == list(range(0, 101, 10))
-
-    @pytest.mark.parametrize(
-        ("criterion", "limit"), [("fisher", "FISHER_ROWS"), ("tempered-fisher", "TEMPERED_ROWS")]
-    )
-    def test_who_uses_it(self, criterion, limit, monkeypatch):
-        net, X, y = problem(batch_size=-1)
-        monkeypatch.setattr(criteria, limit, 4)
-        few = CRITERIA[criterion](net, X, y, None)["first.weight"]
-        rows = [0, 4, 8, 12]
-        assert torch.equal(few, CRITERIA[criterion](net, X[rows], y[rows], None)["first.weight"])

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from skcompress.pruning.equivalence import check_unchanged, output, try_removal
-from tests.pruning_modules import MLP, random_choice, units_of
+from tests.pruning_modules import MLP
+from tests.pruning_units import random_choice, units_of
 
 X = torch.rand(2, 6)
 

@@ -131,7 +131,7 @@ VALUES = {
     ],
 }
 # What changes nothing but the time it takes, or what is printed.
-WITHOUT_EFFECT = {"verbose"}
+WITHOUT_EFFECT = {"verbose", "memory"}
 
 
 def test_every_parameter_has_a_case():

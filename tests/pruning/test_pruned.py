@@ -1,14 +1,12 @@
-import copy
-import functools
+"""PrunedNet around nets of other kinds, frozen ones and other PrunedNets."""
+
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
-from sklearn.model_selection import train_test_split
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNetBinaryClassifier, NeuralNetRegressor
 from skorch.helper import SliceDict
 from torch import nn
 
@@ -16,12 +14,7 @@ from skcompress import PrunedNet
 from skcompress.layers import weight_matrices
 from skcompress.pruning.criteria import CRITERIA
 from tests.pruning_modules import (
-    IMAGE,
     MLP,
-    MODULES,
-    SEQUENCE,
-    TABLE,
-    TOKENS,
     Encoder,
     Tied,
     classification,
@@ -30,88 +23,6 @@ from tests.pruning_modules import (
     regression,
     regressor,
 )
-
-
-@functools.cache
-def digits(shape):
-    """Return training and test rows of digits in the form that a module takes."""
-    X, y = load_digits(return_X_y=True)
-    X = X[:700].astype(np.float32) / 16
-    forms = {
-        TABLE: X,
-        IMAGE: X.reshape(-1, 1, 8, 8),
-        SEQUENCE: X.reshape(-1, 8, 8),
-        TOKENS: (X[:, 8:56:3] * 16).astype(np.int64),
-    }
-    return train_test_split(forms[shape], y[:700], test_size=200, random_state=0, stratify=y[:700])
-
-
-def digits_net(name):
-    """Return a net around a module of the shared ones, as wide as digits ask for."""
-    kind, params, shape = MODULES[name]
-    widths = {TABLE: {"n_inputs": 64}, IMAGE: {}, SEQUENCE: {"n_inputs": 8},
-              TOKENS: {"n_tokens": 17, "length": 16}}[shape]  # fmt: skip
-    if kind.__name__ in ("MLP", "NormalizedMLP", "Tied"):
-        widths = widths | {"hidden": 24}
-    named = {f"module__{n}": value for n, value in (params | widths | {"n_outputs": 10}).items()}
-    return classifier(
-        kind, optimizer=torch.optim.Adam, lr=0.01, max_epochs=8, batch_size=50, **named
-    )
-
-
-KINDS = [
-    "mlp", "mlp, batch norm", "cnn", "cnn, one-dimensional", "cnn, grouped", "rnn", "gru",
-    "gru, bidirectional", "lstm, bidirectional", "attention", "encoder, padding", "branches",
-    "tied",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("granularity", ["weight", "unit", "2:4"])
-@pytest.mark.parametrize("name", KINDS)
-def test_end_to_end(name, granularity):
-    """On digits: as sparse as asked for, masks that agree with the module, better than chance."""
-    X, X_test, y, y_test = digits(MODULES[name][2])
-    torch.manual_seed(0)
-    pruned = PrunedNet(
-        digits_net(name), granularity=granularity, retrain_epochs=6,
-        retrain_lr=0.01, random_state=0,
-    ).fit(X, y)  # fmt: skip
-    module, dense = pruned.net_.module_, pruned.estimator_.module_
-    weights = weight_matrices(module)
-    assert list(pruned.masks_) == list(weights)
-    for key, weight in weights.items():
-        assert torch.equal(weight != 0, pruned.masks_[key])
-    left = sum(int(weight.count_nonzero()) for weight in weights.values())
-    assert pruned.sparsity_ == pytest.approx(1 - left / n_weights(dense))
-    if granularity == "unit":
-        assert left == n_weights(module) < n_weights(dense)
-        assert pruned.unremovable_
-    else:
-        assert n_weights(module) == n_weights(dense)
-    if granularity == "weight":
-        assert left == n_weights(dense) - round(0.5 * n_weights(dense))
-    assert pruned.score(X_test, y_test) > 0.25
-    again = pickle.loads(pickle.dumps(pruned))
-    np.testing.assert_array_equal(again.predict_proba(X_test), pruned.predict_proba(X_test))
-
-
-class TestSmallerArchitecture:
-    """The widths that fit, trained from scratch."""
-
-    @pytest.mark.parametrize("name", ["mlp", "cnn", "lstm, bidirectional"])
-    @pytest.mark.parametrize("recovery", ["scratch", "fine-tune"])
-    def test_max_weights(self, name, recovery):
-        X, X_test, y, y_test = digits(MODULES[name][2])
-        dense = n_weights(digits_net(name).initialize().module_)
-        pruned = PrunedNet(
-            digits_net(name), granularity="unit", recovery=recovery, max_weights=dense // 2,
-            schedule="one-shot", retrain_epochs=12, retrain_lr=0.01,
-            random_state=0,
-        ).fit(X, y)  # fmt: skip
-        left = n_weights(pruned.net_.module_)
-        assert 0.35 * dense < left <= dense // 2
-        assert pruned.sparsity_ == pytest.approx(1 - left / dense)
-        assert pruned.score(X_test, y_test) > 0.3
 
 
 def fit(estimator, data=None, **params):
@@ -245,187 +156,6 @@ class TestNested:
         for name, mask in second.masks_.items():
             assert (mask <= first.masks_[name]).all()
         assert second.sparsity_ == pytest.approx(0.7, abs=0.01)
-
-
-class Untrainable(NeuralNetClassifier):
-    """A net that must not be trained."""
-
-    def train_step(self, batch, **fit_params):
-        raise AssertionError("this is known before any training")
-
-
-class HardCoded(nn.Module):
-    """A width written as a number."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.head = nn.Conv1d(1, 4, 3), nn.Linear(16, 3)
-
-    def forward(self, X):
-        return self.head(torch.relu(self.conv(X[:, None])).view(-1, 16))
-
-
-class Branching(MLP):
-    """Control flow that depends on values."""
-
-    def forward(self, X):
-        return super().forward(X if X.sum() > 0 else -X)
-
-
-class Scaled(MLP):
-    """A number of units among the numbers that are computed with."""
-
-    def forward(self, X):
-        hidden = torch.relu(self.first(X))
-        return self.last(torch.tanh(self.second(hidden)) / hidden.shape[1])
-
-
-class LearnedStart(nn.Module):
-    """A recurrent layer with a learned initial state, which begins at zero."""
-
-    def __init__(self):
-        super().__init__()
-        self.state = nn.Parameter(torch.zeros(1, 1, 5))
-        self.gru, self.head = nn.GRU(6, 5, batch_first=True), nn.Linear(5, 3)
-
-    def forward(self, X):
-        state = self.state.expand(-1, X.shape[0], -1).contiguous()
-        return self.head(self.gru(X[:, None], state)[1][0])
-
-
-class FirstUnit(MLP):
-    """Reads a hidden unit by its place."""
-
-    def __init__(self):
-        super().__init__()
-        self.extra = nn.Linear(1, 3)
-
-    def forward(self, X):
-        hidden = torch.relu(self.first(X))
-        return self.last(torch.tanh(self.second(hidden))) + self.extra(hidden[:, :1])
-
-
-class Shuffled(nn.Module):
-    """Channels in two halves, which must stay equal."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.mix = nn.Conv1d(1, 8, 1), nn.Conv1d(8, 6, 1)
-        self.head = nn.Linear(6, 3)
-
-    def forward(self, X):
-        X = torch.relu(self.conv(X[:, None]))
-        X = X.unflatten(1, (2, X.shape[1] // 2)).transpose(1, 2).flatten(1, 2)
-        return self.head(torch.relu(self.mix(X)).mean(2))
-
-
-class Squeezed(MLP):
-    """Loses the dimension of the rows where there is one."""
-
-    def forward(self, X):
-        return super().forward(X).squeeze()
-
-
-def rewriting(change):
-    """Return a criterion of the user's own, of changed magnitudes."""
-
-    def criterion(net, X, y, sample_weight):
-        scores = {n: w.detach().abs() for n, w in weight_matrices(net.module_).items()}
-        return change(scores)
-
-    return criterion
-
-
-class TestBeforeTraining:
-    """What can be known of a module is known before it is trained."""
-
-    @pytest.mark.parametrize(
-        ("module", "params", "match"),
-        [
-            (HardCoded, {"granularity": "unit"},
-             r"Removing units of \['conv', 'head'\] from HardCoded.*view\(-1, 64\)"),
-            (Scaled, {"granularity": "unit"}, "its forward pass computes something else"),
-            (LearnedStart, {"granularity": "unit"}, r"Removing units of \['gru', 'head'\]"),
-            (HardCoded, {"granularity": "unit", "threshold": 0.5}, "Removing units of"),
-            (Branching, {"granularity": "unit"}, "Branching cannot be traced by torch.export"),
-            (Branching, {"criterion": "wanda"}, "Branching cannot be traced by torch.export"),
-            (Branching, {"criterion": "obs", "schedule": "one-shot"}, "cannot be traced"),
-            (FirstUnit, {"granularity": "unit"}, r"units of \['extra', 'first', 'second'\]"),
-            (Shuffled, {"granularity": "unit"}, r"Removing units of \['conv', 'mix'\]"),
-            (Squeezed, {"criterion": "fisher"}, r"Squeezed or its loss .* Write x.squeeze\(-1\)"),
-            (MLP, {"criterion": rewriting(lambda s: {"x": 1})}, r"exactly .*; got \['x'\]"),
-            (MLP, {"criterion": rewriting(lambda s: {n: v[:1] for n, v in s.items()})},
-             r"must be a tensor of shape \(8, 6\); got \(1, 6\)"),
-            (MLP, {"criterion": rewriting(lambda s: {n: -v for n, v in s.items()})},
-             "must be finite and non-negative"),
-            (nn.Linear, {"granularity": "unit"}, "'weight' stays because it is an output"),
-            (nn.Bilinear, {}, "has no layer to prune or quantize; found Bilinear"),
-            (MLP, {"max_weights": 2}, "leaves 2 of 136, but each of the 3 layers must keep"),
-            (MLP, {"sparsity": 0.99}, "leaves 1 of 136, but each of the 3 layers must keep"),
-            (MLP, {"max_weights": 9, "granularity": "unit"}, "still takes 10 weights"),
-        ],
-    )  # fmt: skip
-    def test_refused(self, module, params, match):
-        widths = {}
-        if module is nn.Linear:
-            widths = {"module__in_features": 6, "module__out_features": 3}
-        if module is nn.Bilinear:
-            widths = {"module__in1_features": 2, "module__in2_features": 4,
-                      "module__out_features": 3}  # fmt: skip
-
-            class Pair(nn.Bilinear):
-                def forward(self, X):
-                    return super().forward(X[:, :2], X[:, 2:])
-
-            Pair.__name__, module = "Bilinear", Pair
-        net = Untrainable(
-            module, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0, **widths
-        )
-        with pytest.raises(ValueError, match=match):
-            PrunedNet(net, **params).fit(*classification())
-
-    def test_arguments_of_a_criterion(self):
-        """A function that takes others is told what a criterion takes."""
-        net = Untrainable(MLP, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0)
-        match = r"called as criterion\(net, X, y, sample_weight\).*too many positional arguments"
-        with pytest.raises(TypeError, match=match):
-            PrunedNet(net, criterion=lambda net, X, y: {}).fit(*classification())
-
-    def test_two_of_four_of_three_inputs(self):
-        X, y = classification()
-        net = Untrainable(MLP, module__n_inputs=3, module__hidden=2, train_split=None, verbose=0)
-        with pytest.raises(ValueError, match="No weight has 4 inputs or more"):
-            PrunedNet(net, granularity="2:4").fit(X[:, :3], y)
-
-    @pytest.mark.parametrize("criterion", ["wanda", "obs"])
-    def test_unseen_inputs(self, criterion):
-        class Transposed(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.layer, self.head = nn.ConvTranspose1d(1, 2, 3), nn.Linear(16, 3)
-
-            def forward(self, X):
-                return self.head(self.layer(X[:, None]).flatten(1))
-
-        net = Untrainable(Transposed, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0)
-        with pytest.raises(ValueError, match=r"\['layer.weight'\] cannot be observed"):
-            PrunedNet(net, criterion=criterion, schedule="one-shot").fit(*classification())
-
-    def test_values_decide_nothing_where_no_graph_is_needed(self):
-        """Weights of a module that cannot be traced can be pruned all the same."""
-        assert fit(classifier(Branching), criterion="fisher").sparsity_ == 0.5
-
-    def test_a_trial_changes_no_frozen_net(self):
-        """Whether units can be removed is tried on a copy."""
-        X, y = classification()
-        net = classifier(MLP).fit(X, y)
-        before = copy.deepcopy(net.module_.state_dict())
-        training = [m.training for m in net.module_.modules()]
-        fit(FrozenEstimator(net), granularity="unit")
-        assert net.module_.first.out_features == 8
-        assert [m.training for m in net.module_.modules()] == training
-        for name, tensor in net.module_.state_dict().items():
-            assert torch.equal(tensor, before[name])
 
 
 class TestThreshold:

@@ -76,7 +76,7 @@ CASES = {
     ],
     "schedule='projected' with another criterion than 'magnitude'": [
         lambda: PrunedNet(untrainable(), criterion="wanda", schedule="projected"),
-        lambda: PrunedNet(untrainable(), criterion=CRITERIA["magnitude"], schedule="projected"),
+        lambda: PrunedNet(untrainable(), criterion=lambda *a: None, schedule="projected"),
     ],
     "schedule='projected' with threshold": [
         lambda: PrunedNet(untrainable(), threshold=0.1, schedule="projected"),
@@ -125,6 +125,17 @@ CASES = {
         lambda: PrunedNet(FrozenEstimator(QuantizedNet(classifier(MLP)).fit(*classification()))),
     ],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make for makes in CASES.values() for make in makes if isinstance(make().criterion, str)],
+)
+def test_functions_are_refused_like_their_names(make):
+    """A criterion from CRITERIA is the same one, whether it is named or passed."""
+    pruned = make()
+    by_name = asked_for(pruned)
+    assert asked_for(pruned.set_params(criterion=CRITERIA[pruned.criterion])) == by_name
 
 
 def asked_for(pruned):

@@ -16,13 +16,10 @@ from tests.pruning_modules import (
     Recurrent,
     Tied,
     build,
-    mask,
     n_weights,
-    random_choice,
     rows,
-    shapes_of,
-    units_of,
 )
+from tests.pruning_units import mask, random_choice, shapes_of, units_of
 
 
 def pruned(module, *inputs, sparsity=0.5, seed=0):

@@ -78,6 +78,28 @@ def test_what_is_used_elsewhere_too_stays(how):
     assert foldable(trace(module, (X,), {})) == []
 
 
+class Steps(nn.Module):
+    """The normalization is of the steps of a sequence, and not of the layer's outputs."""
+
+    def __init__(self, width=3):
+        super().__init__()
+        self.layer, self.norm, self.last = nn.Linear(2, width), nn.BatchNorm1d(3), nn.Linear(3, 3)
+
+    def forward(self, X):
+        return self.last(self.norm(self.layer(X.view(-1, 3, 2))).mean(2))
+
+
+@pytest.mark.parametrize("width", [3, 4])
+def test_a_norm_of_another_axis_than_the_outputs_stays(width):
+    """Also where there are as many steps as outputs, so that no shape would tell."""
+    X, y = classification()
+    net, data = classifier(Steps, max_epochs=3, module__width=width).fit(X, y), Data(X, y)
+    before = net.predict_proba(X)
+    fold(net, data)
+    assert n_norms(net.module_) == 1
+    np.testing.assert_array_equal(net.predict_proba(X), before)
+
+
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_recalibration_measures_the_means_over_all_rows(name):
     """In several batches as in one; the module's momentum and mode are as before."""

@@ -135,6 +135,12 @@ class TestSymmetric:
         assert (grid.encode(rows) - 7).tolist() == [[2, -4, 7, -7, 0]]
         assert grid.round(rows).tolist() == [[0.125, -0.25, 0.4375, -0.4375, 0.0]]
 
+    @pytest.mark.parametrize("bits", [4, 8, 16])
+    def test_ties_go_to_the_even_integer(self, bits):
+        """Q = round(w * 2^b) is what ``torch.round`` gives."""
+        rows = torch.arange(-13.0, 14.0)[None] / 2
+        assert torch.equal(fixed_scale(rows, bits, 1.0).round(rows), rows.round())
+
 
 class TestAffine:
     def test_lopsided(self):
@@ -173,10 +179,13 @@ class TestPowerOfTwo:
 
 class TestCodebook:
     @pytest.mark.parametrize("seed", range(3))
-    @pytest.mark.parametrize("bits", [1, 2, 3])
-    def test_it_is_k_means(self, bits, seed):
-        """Lloyd's algorithm from evenly spaced centres gives scikit-learn's centres."""
-        values = np.random.default_rng(seed).normal(size=200)
+    @pytest.mark.parametrize(("bits", "size"), [(1, 200), (2, 200), (3, 200), (3, 50), (6, 1000)])
+    def test_it_is_k_means(self, bits, size, seed):
+        """Lloyd's algorithm from evenly spaced centres gives scikit-learn's centres.
+
+        Some clusters of the last two cases are empty in the beginning.
+        """
+        values = np.random.default_rng(seed).normal(size=size)
         start = np.linspace(values.min(), values.max(), 2**bits)[:, None]
         theirs = KMeans(2**bits, init=start, n_init=1, tol=0, max_iter=1000).fit(values[:, None])
         ours = k_means(torch.from_numpy(np.sort(values)), 2**bits)
@@ -187,10 +196,15 @@ class TestCodebook:
         grid = codebook(rows, torch.ones(1, 5, dtype=torch.bool), 2)
         torch.testing.assert_close(grid.round(rows), rows)
 
-    def test_empty_clusters_keep_their_centres(self):
-        centres = k_means(torch.tensor([0.0, 0.0, 9.0, 10.0]).double(), 4)
-        assert centres[0] == 0
-        assert torch.isfinite(centres).all()
+    def test_no_cluster_is_empty(self):
+        """Each level is some weight's; with fewer values than levels, they are the values."""
+        values = np.random.default_rng(0).standard_t(2, size=300)
+        sorted_values = torch.from_numpy(np.sort(values))
+        centres = k_means(sorted_values, 64)
+        nearest = (sorted_values[:, None] - centres).abs().argmin(1)
+        assert torch.equal(nearest.unique(), torch.arange(64))
+        few = k_means(torch.tensor([0.0, 0.0, 9.0, 10.0]).double(), 64)
+        assert few.tolist() == [0.0, 9.0, 10.0]
 
 
 def test_a_group_of_zeros():

@@ -33,13 +33,13 @@ def quantized_module(name, activations, format="symmetric", granularity=None):
 class Simulated(IntegerModule):
     """The same, with activations that are rounded and multiplied in floating point."""
 
-    def product(self, function, name, x, bias, *settings):
+    def product(self, function, name, rows, x, bias, *settings):
         if self.ranges is not None:
             q, scale = static(x, *self.ranges[name])
         else:
             dims = -1 if function is functional.linear else tuple(range(1, x.dim()))
             q, scale = dynamic(x, dims)
-        return function(q * scale, self.module.get_parameter(name), bias, *settings)
+        return function(q * scale, self.module.get_parameter(name)[rows], bias, *settings)
 
 
 @pytest.mark.parametrize("activations", ["dynamic", "static"])
@@ -56,6 +56,63 @@ def test_integers_give_what_rounded_numbers_give(name, activations, format):
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     assert not torch.equal(ours, dense)
     assert (ours - dense).abs().max() < 0.2 * dense.abs().max()
+
+
+class Seen(IntegerModule):
+    """Counts the rows of each weight that products are computed with."""
+
+    def product(self, function, name, rows, *rest):
+        weight = self.module.get_parameter(name)[rows]
+        self.seen[name] = self.seen.get(name, 0) + len(weight)
+        return super().product(function, name, rows, *rest)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_is_multiplied_in_integers(name):
+    """None is left to floating point, those of attention included."""
+    module, integer = quantized_module(name, "dynamic")
+    integer.__class__, integer.seen = Seen, {}
+    with torch.no_grad():
+        integer(rows(name))
+    assert integer.seen.keys() == weight_matrices(module).keys()
+    for weight_name, n_rows in integer.seen.items():
+        assert n_rows % len(module.get_parameter(weight_name)) == 0
+
+
+class Between(nn.Module):
+    """Attention of a sequence to others, whose projections are rows of one weight."""
+
+    def __init__(self, how="cross"):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head, self.how = nn.Linear(4, 3), how
+
+    def forward(self, X):
+        other = X.flip(1).cumsum(1)
+        values = other if self.how == "cross" else X.exp()
+        return self.head(self.attention(X, other, values, need_weights=False)[0].mean(1))
+
+
+@pytest.mark.parametrize("activations", ["dynamic", "static"])
+@pytest.mark.parametrize("how", ["cross", "three"])
+def test_attention_between_sequences(how, activations):
+    """Each projection is computed with its own rows of the integers."""
+    torch.manual_seed(0)
+    module, X = Between(how), torch.randn(3, 5, 4)
+    quantized = {n: quantize(w, bits=8) for n, w in weight_matrices(module).items()}
+    with torch.no_grad():
+        for n, weight in weight_matrices(module).items():
+            weight.copy_(quantized[n].dequantize())
+    ranges = dict.fromkeys(quantized, (-9.0, 9.0)) if activations == "static" else None
+    integer, simulated, seen = (kind(module, quantized, ranges)
+                                for kind in (IntegerModule, Simulated, Seen))  # fmt: skip
+    seen.seen = {}
+    with torch.no_grad():
+        ours, theirs, dense, _ = integer(X), simulated(X), module(X), seen(X)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(ours, dense)
+    assert seen.seen == {"attention.in_proj_weight": 12, "attention.out_proj.weight": 4,
+                         "head.weight": 3}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)

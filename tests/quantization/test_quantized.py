@@ -21,7 +21,6 @@ from tests.pruning_modules import (
     MODULES,
     ConvNet,
     Encoder,
-    Grouped,
     NormalizedMLP,
     classification,
     classifier,
@@ -93,15 +92,6 @@ def test_reconstruction(name):
     assert not all(same)
 
 
-def test_reconstruction_of_what_cannot_be_laid_out():
-    """The error comes before training and names the layer and what would work."""
-    X, y = classification(shape=IMAGE)
-    net = QuantizedNet(classifier(Grouped), bits=3, rounding="reconstruct")
-    with pytest.raises(ValueError, match=r"'grouped\.weight' cannot be .*rounding='nearest'"):
-        net.fit(X, y)
-
-
-# Each parameter with values that must give different weights, predictions or sizes.
 DIFFERENT = {
     "bits": [1, 2, 3, 4, 5, 6, 7, 8, 16],
     "format": ["symmetric", "affine", "codebook", "power-of-two"],
@@ -204,6 +194,12 @@ def test_static_ranges_come_from_the_training_rows():
     assert quantized.net_.module_.ranges == ranges
 
 
+def FrozenScore(net, X, y):  # noqa: N802 - reads as what it is
+    """Return the coefficient of determination of a skorch net."""
+    residual = y - net.predict(X).ravel()
+    return 1 - (residual**2).sum() / ((y - y.mean()) ** 2).sum()
+
+
 def test_regressor():
     """One estimator serves both kinds."""
     X, y = regression()
@@ -216,55 +212,6 @@ def test_regressor():
     quantized = QuantizedNet(FrozenEstimator(net), activations="static").fit(X, y)
     assert quantized.predict(X).shape == y.shape
     assert quantized.score(X, y) == pytest.approx(FrozenScore(net, X, y), abs=0.01)
-
-
-def FrozenScore(net, X, y):  # noqa: N802 - reads as what it is
-    """Return the coefficient of determination of a skorch net."""
-    residual = y - net.predict(X).ravel()
-    return 1 - (residual**2).sum() / ((y - y.mean()) ** 2).sum()
-
-
-def test_own_recurrent_class():
-    """A class that is defined here only, with a layer read at two places."""
-
-    class Twice(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.GRU(4, 5, batch_first=True)
-            self.head = nn.Linear(10, 3)
-
-        def forward(self, X):
-            outputs, state = self.layer(X)
-            again, _ = self.layer(X.flip(1))
-            return self.head(torch.cat([outputs.mean(1) + again[:, -1], state[0]], 1))
-
-    for parameters in ({}, {"activations": "dynamic"}, {"rounding": "reconstruct", "bits": 3},
-                       {"retrain_epochs": 1, "bits": 2}):  # fmt: skip
-        quantized, X = fit(Twice, (5, 4), **parameters)
-        assert np.isfinite(quantized.predict_proba(X)).all()
-
-
-def test_own_residual_class():
-    """A branching class that is defined here only, with batch normalization."""
-
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem = nn.Conv2d(1, 4, 3, padding=1, bias=False)
-            self.norm = nn.BatchNorm2d(4)
-            self.branch = nn.Conv2d(4, 4, 3, padding=1)
-            self.head = nn.Linear(4, 3)
-
-        def forward(self, X):
-            X = self.norm(self.stem(X)).relu()
-            return self.head((X + self.branch(X)).mean((2, 3)))
-
-    for parameters in ({}, {"activations": "static"}, {"batch_norm": "fold"},
-                       {"rounding": "reconstruct", "bits": 3}):  # fmt: skip
-        quantized, X = fit(Block, IMAGE, **parameters)
-        assert np.isfinite(quantized.predict_proba(X)).all()
-        folded = isinstance(plain_module(quantized.net_.module_).norm, nn.Identity)
-        assert folded == (parameters.get("batch_norm") == "fold")
 
 
 def test_the_frozen_net_is_not_changed():

@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from skcompress.layers import weight_matrices
 from skcompress.quantization import FORMATS, quantize
@@ -105,6 +106,62 @@ def test_centres_move_and_codes_stay():
             members = (tensor.codes == code) & tensor.mask
             if members.any():
                 torch.testing.assert_close(centre, moved[name][members].mean())
+
+
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {"lr": 0.3, "momentum": 0.9}),
+    "adam": (torch.optim.Adam, {"lr": 0.01}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_centres_train_as_parameters(name):
+    """An optimizer of the centres themselves makes the same steps.
+
+    Their gradients are sums, divided by the sizes of the clusters.
+    """
+    optimizer, settings = OPTIMIZERS[name]
+    named = {f"optimizer__{key}": value for key, value in settings.items()}
+    net, data, quantized = problem("codebook", batch_size=-1, optimizer=optimizer, **named)
+    reference = copy.deepcopy(net.module_)
+    centres = {n: nn.Parameter(q.grid.levels.clone()) for n, q in quantized.items()}
+    rest = {n: p for n, p in reference.named_parameters() if n not in centres}
+    theirs = optimizer([*centres.values(), *rest.values()], **settings)
+    hook = StraightThrough(net, quantized)
+    with hook.shared_gradients():
+        retrain(net, data, epochs=4, lr=None, rate=lambda progress: 1.0, after_step=hook)
+    X, y = torch.from_numpy(data.X), torch.from_numpy(data.y)
+    for _ in range(4):
+        theirs.zero_grad()
+        weights = {n: centres[n][q.codes] * q.mask for n, q in quantized.items()}
+        nn.functional.cross_entropy(functional_call(reference, weights, (X,)), y).backward()
+        for n, tensor in quantized.items():
+            counts = tensor.codes[tensor.mask].bincount(minlength=len(centres[n]))
+            centres[n].grad /= counts
+        theirs.step()
+    for n, tensor in hook.result().items():
+        assert not torch.equal(tensor.grid.levels, quantized[n].grid.levels)
+        torch.testing.assert_close(tensor.grid.levels, centres[n].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_shared_inside_only():
+    """The weights' hooks are gone after training, or a copy of the net would keep them."""
+    net, _, quantized = problem("codebook")
+    hook = StraightThrough(net, quantized)
+    weight = weight_matrices(net.module_)["first.weight"]
+    weight.grad = None
+    numbers = torch.arange(weight.numel()).view_as(weight) + 1.0
+    with hook.shared_gradients():
+        (weight * numbers).sum().backward()
+    mask, codes = quantized["first.weight"].mask, quantized["first.weight"].codes
+    for code in codes[mask].unique():
+        members = mask & (codes == code)
+        expected = numbers[members].mean().expand(int(members.sum()))
+        torch.testing.assert_close(weight.grad[members], expected)
+    assert (weight.grad[~mask] == 0).all()
+    weight.grad = None
+    (weight * numbers).sum().backward()
+    assert torch.equal(weight.grad, numbers)
 
 
 def test_set_weights():

@@ -71,6 +71,9 @@ class TestBytes:
 
     def test_codebook(self):
         assert quantize(self.WEIGHT, bits=2, format="codebook").n_bytes == 40 + 4 * 4
+        # Three values need no more than three centres.
+        few = self.WEIGHT.sign() * (self.WEIGHT.abs() > 0.5)
+        assert quantize(few, bits=8, format="codebook").n_bytes == 160 + 3 * 4
 
     def test_masks(self):
         """A bit mask and the codes that stay, or all of the codes, whichever is less."""

@@ -1,12 +1,26 @@
 """Seeds and threads: given to the inside, given back to the outside."""
 
+import multiprocessing
 import random
+from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
+from sklearn.ensemble import VotingClassifier
+from sklearn.model_selection import cross_val_score
 
-from skcompress.training.isolation import draw_seed, isolated, seed_generators, stage_seed
+from skcompress import DistilledNet
+from skcompress.training.isolation import (
+    draw_seed,
+    fair_threads,
+    isolated,
+    seed_generators,
+    stage_seed,
+)
+from tests.contract_modules import assert_same_state, blobs, classifier, pruned, state
 
 
 def draw():
@@ -85,3 +99,74 @@ def test_isolated_gives_back_the_gpus_generators():
         seed_generators(3)
         torch.rand(3, device="cuda")
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def seeded_draws(seed):
+    """Draw many numbers from each generator, slowly enough for threads to take turns."""
+    with isolated():
+        seed_generators(seed)
+        return [draw() for _ in range(2000)]
+
+
+def test_threads_take_turns():
+    """Of several threads one at a time is isolated, so that each draws its own numbers."""
+    alone = [seeded_draws(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(seeded_draws, range(4))) == alone
+
+
+def test_the_threading_backend_gives_the_same_nets():
+    """Fits in threads are those of a sequential run, bit for bit."""
+    X, y = blobs()
+    estimators = [pruned(n_threads=1, random_state=seed) for seed in range(4)]
+    alone = [state(estimator.fit(X, y)) for estimator in estimators]
+    with joblib.parallel_config(backend="threading", n_jobs=4):
+        fits = joblib.Parallel()(joblib.delayed(e.fit)(X, y) for e in estimators)
+    for one, other in zip(alone, fits, strict=True):
+        assert_same_state(one, state(other))
+
+
+def test_a_teacher_within_a_fit_starts_no_threads():
+    """Nets that teach a net, in an ensemble that would fit them in threads, do not wait for it."""
+    X, y = blobs()
+    teacher = VotingClassifier([("a", pruned()), ("b", pruned())], voting="soft", n_jobs=2)
+    student = DistilledNet(classifier(), teacher, cv=2, random_state=0, n_threads=1)
+    alone = state(student.fit(X, y))
+    with joblib.parallel_config(backend="threading"):
+        assert_same_state(alone, state(student.fit(X, y)))
+
+
+def threads_inside(n_threads):
+    """Return torch's threads inside, after asking for four of them outside."""
+    torch.set_num_threads(4)
+    with fair_threads(n_threads):
+        return torch.get_num_threads()
+
+
+def test_forked_workers_have_one_thread_each(monkeypatch):
+    """Only where nobody else has set a number, and the user has not."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(threads_inside, (None,)) == 4
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(threads_inside, (None,)) == 1
+        assert pool.apply(threads_inside, (2,)) == 2
+
+
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
+def test_workers_do_not_oversubscribe_the_cores(backend, monkeypatch):
+    """The threads of two workers that fit at once are no more than the cores."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    # joblib would reuse the workers of another test, started where the variable was set.
+    get_reusable_executor().shutdown()
+    X, y = blobs()
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        threads = cross_val_score(pruned(), X, y, cv=2, scoring=n_threads_of_a_fit)
+    at_once = 1 if backend == "threading" else 2
+    assert max(threads) * at_once <= max(joblib.cpu_count(), at_once)
+
+
+def n_threads_of_a_fit(estimator, X, y):
+    """Score an estimator by the number of threads that a fit of it has."""
+    with isolated(estimator.n_threads):
+        return torch.get_num_threads()

@@ -8,7 +8,13 @@ import torch
 from skorch.helper import SliceDict
 from torch import nn
 
-from skcompress.training.weights import attach_weights, mean_divisor, weighted_loss
+from skcompress.training.loop import Data, batch_losses
+from skcompress.training.weights import (
+    attach_weights,
+    loss_reduction,
+    mean_divisor,
+    weighted_loss,
+)
 from tests.contract_modules import MLP, TwoInputs, blobs, classifier, regressor
 
 X, Y = blobs(12)
@@ -44,6 +50,21 @@ def test_weighted_loss_of_a_batch(reduction):
         loss = loss_of(net, attach_weights(ROWS, WEIGHTS), Y)
     expected = total if reduction == "sum" else total / WEIGHTS.sum()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weights", [WEIGHTS, None], ids=["weighted", "plain"])
+def test_losses_taken_while_a_weighted_net_trains(reduction, weights):
+    """They are those taken at any other time, with a last batch that is short."""
+    net, data = net_of(criterion__reduction=reduction, batch_size=5), Data(ROWS, Y, weights)
+    alone = [(loss.item(), divisor) for loss, divisor in batch_losses(net, data)]
+    with weighted_loss(net):
+        within = [(loss.item(), divisor) for loss, divisor in batch_losses(net, data)]
+        assert loss_reduction(net.criterion_) == reduction
+        assert net.criterion_.reduction == "none"
+    assert len(alone) == 3
+    np.testing.assert_allclose(within, alone, rtol=1e-6)
+    assert net.criterion_.reduction == reduction
 
 
 def test_targets_of_two_dimensions():

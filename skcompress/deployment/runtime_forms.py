@@ -1,0 +1,81 @@
+"""The forms in which onnxruntime may run a net: floating point, and two kinds of 8-bit integers."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+
+# Rows that the ranges of activations are measured on.
+CALIBRATION_ROWS = 512
+STATIC = ("Conv", "Gemm", "MatMul", "Relu", "MaxPool", "Add", "Mul", "AveragePool", "Concat")
+DYNAMIC = ("Gemm", "MatMul", "LSTM")
+
+
+class Rows(CalibrationDataReader):
+    """Rows for onnxruntime to measure ranges on, all in one batch."""
+
+    def __init__(self, feed: Mapping[str, np.ndarray]) -> None:
+        n_rows = len(next(iter(feed.values())))
+        chosen = np.linspace(0, n_rows - 1, min(n_rows, CALIBRATION_ROWS)).astype(int)
+        self.batches = iter([{name: x[chosen] for name, x in feed.items()}])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the batch, then None."""
+        return next(self.batches, None)
+
+
+def forms(
+    plain: onnx.ModelProto, feed: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield the forms of a floating-point graph, by name.
+
+    Parameters
+    ----------
+    plain : onnx.ModelProto
+    feed : dict of ndarray
+        Rows as the graph takes them.
+    """
+    yield "fp32", plain
+    yield "int8 dynamic", _quantized(plain, None)
+    yield "int8 static", _quantized(plain, feed)
+
+
+def _quantized(model: onnx.ModelProto, feed: Mapping[str, np.ndarray] | None) -> onnx.ModelProto:
+    """Quantize a graph by onnxruntime: with ranges from rows, or with those of each batch."""
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        onnx.save(model, before)
+        if feed is None:
+            quantize_dynamic(
+                before, after, op_types_to_quantize=list(DYNAMIC), per_channel=True,
+                weight_type=QuantType.QInt8,
+            )  # fmt: skip
+        else:
+            quantize_static(
+                before, after, Rows(feed), quant_format=QuantFormat.QDQ, per_channel=True,
+                op_types_to_quantize=list(STATIC), activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )  # fmt: skip
+        return onnx.load(after)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime from advising on the root logger."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,251 @@
+"""Keys of cached results: digests of all that a result depends on, equal in every process."""
+
+import hashlib
+import random
+import zlib
+from collections.abc import Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+from weakref import ReferenceType
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNet
+from skorch.dataset import Dataset as ArrayDataset
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from .sources import by_value, class_body, function_parts, library_version, user_files
+
+CHUNK = 2**16
+# Settings of estimators that change how a fit is made, and not its result.
+_NO_RESULT = ("memory", "verbose")
+_GENERATORS = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random)
+# Datasets that have no other rows than their attributes.
+_IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
+_ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+
+
+class UncacheableError(Exception):
+    """Raised for what cannot be looked into, or has a result that is not the same again."""
+
+
+def digest(*values: Any, known: dict[int, tuple[Any, str]] | None = None) -> str:
+    """Return a digest of values: data, parameters, estimators, classes and functions.
+
+    Parameters
+    ----------
+    *values : object
+        Classes and functions of libraries count by name and version, those of the user's
+        modules by the text of the files, others by their code. Other objects count by what
+        pickle would save.
+    known : dict, default=None
+        Digests of arrays by their id, each with the array itself; new ones are added.
+
+    Raises
+    ------
+    UncacheableError
+        If a value cannot be looked into, or is a random generator, which has no seed to tell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcompress.training.keys import digest
+    >>> digest({"rows": np.arange(3)}) == digest({"rows": np.arange(3)})
+    True
+    >>> digest(np.arange(3)) == digest(np.arange(3.0))
+    False
+    """
+    description = _Description({} if known is None else known)
+    for value in values:
+        description.add(value)
+    return description.hash.hexdigest()
+
+
+def array_digest(array: np.ndarray) -> str:
+    """Return a digest of an array of numbers, several times faster than a cryptographic one.
+
+    Of each chunk of 64 kB there are a checksum (CRC-32) and the sum of its 64-bit words. Where
+    two arrays differ, both would have to agree in every chunk. Nobody is kept from making such
+    arrays on purpose.
+    """
+    array = np.ascontiguousarray(array)
+    flat = array.reshape(-1).view(np.uint8)
+    whole = flat.size // CHUNK * CHUNK
+    result = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=20)
+    result.update(flat[whole:].tobytes())
+    if whole:
+        chunks = flat[:whole].reshape(-1, CHUNK)
+        result.update(np.array([zlib.crc32(c.data) for c in chunks], np.uint32).tobytes())
+        result.update(chunks.view(np.uint64).sum(1, dtype=np.uint64).tobytes())
+    return result.hexdigest()
+
+
+class _Description:
+    """Writes values into a hash, each with its type, so that no two read the same."""
+
+    def __init__(self, known: dict[int, tuple[Any, str]]) -> None:
+        self.hash = hashlib.blake2b(digest_size=20)
+        self.known = known
+        # Objects that contain the one that is written now, and tensors, which may be shared.
+        self.path: list[Any] = []
+        self.tensors: list[Tensor] = []
+        self.files: set[str] = set()
+
+    def write(self, *words: str) -> None:
+        for word in words:
+            data = word.encode("utf-8", "surrogatepass")
+            self.hash.update(len(data).to_bytes(8, "little") + data)
+
+    def add(self, value: Any) -> None:
+        value = value.item() if isinstance(value, np.generic) and value.dtype != object else value
+        if type(value) in _ATOMS:
+            self.write(type(value).__name__, repr(value))
+        elif isinstance(value, Tensor):
+            self.add_tensor(value)
+        elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+            self.write("array", self.of_array(value))
+        elif isinstance(value, _GENERATORS):
+            raise UncacheableError(f"a {type(value).__name__} is no integer seed")
+        else:
+            self.add_nested(value)
+
+    def add_nested(self, value: Any) -> None:
+        """Write what contains other values, and may contain itself."""
+        for depth, outer in enumerate(reversed(self.path)):
+            if outer is value:
+                self.write("contained in", str(depth))
+                return
+        self.path.append(value)
+        if isinstance(value, ReferenceType):
+            self.write("weak reference")
+            self.add(value())
+        elif isinstance(value, (type, FunctionType)):
+            self.add_written(value)
+        elif isinstance(value, ModuleType):
+            self.write("module", value.__name__)
+            self.add_files(value.__name__)
+        elif isinstance(value, (BaseEstimator, NeuralNet)):
+            self.add_estimator(value)
+        else:
+            self.add_parts(value)
+        self.path.pop()
+
+    def of_array(self, array: np.ndarray) -> str:
+        if id(array) not in self.known:
+            self.known[id(array)] = array, array_digest(array)
+        return self.known[id(array)][1]
+
+    def add_tensor(self, tensor: Tensor) -> None:
+        for number, other in enumerate(self.tensors):
+            if other is tensor:
+                self.write("shared tensor", str(number))
+                return
+        self.tensors.append(tensor)
+        self.write("tensor", type(tensor).__name__, str(tensor.dtype), str(tensor.requires_grad))
+        if torch.nn.parameter.is_lazy(tensor):
+            return
+        if tensor.layout is not torch.strided:
+            raise UncacheableError(f"a tensor of layout {tensor.layout} cannot be looked into")
+        plain = tensor.detach().cpu().contiguous()
+        self.write(str(tuple(plain.shape)), array_digest(plain.flatten().view(torch.uint8).numpy()))
+
+    def add_written(self, value: Any) -> None:
+        """Write a class or a function."""
+        self.write(type(value).__name__, value.__qualname__)
+        for part in (value,) if isinstance(value, FunctionType) else value.__mro__:
+            if not by_value(part):
+                self.write(part.__module__, part.__qualname__)
+                self.add_files(part.__module__)
+            elif isinstance(part, FunctionType):
+                self.add(function_parts(part))
+            else:
+                self.add(class_body(part))
+
+    def add_files(self, module: str) -> None:
+        """Write the version of a library, or the user's files; each once is enough."""
+        version = library_version(module)
+        if version is not None:
+            self.write(version)
+            return
+        for name, text in user_files(module).items():
+            self.write(name)
+            if name not in self.files:
+                self.files.add(name)
+                self.hash.update(hashlib.blake2b(text, digest_size=20).digest())
+
+    def add_estimator(self, estimator: Any) -> None:
+        """Write an unfitted estimator's parameters, and what a frozen one has learned."""
+        self.write("estimator")
+        self.add(type(estimator))
+        params = estimator.get_params(deep=False)
+        for name, value in sorted(params.items()):
+            if name in _NO_RESULT:
+                continue
+            self.write(name)
+            if isinstance(estimator, FrozenEstimator):
+                self.add(fitted_state(value))
+            else:
+                self.add(value)
+
+    def add_parts(self, value: Any) -> None:
+        self.write(type(value).__name__)
+        if isinstance(value, (set, frozenset)):
+            self.write(*sorted(digest(item) for item in value))
+        elif type(value) is dict or isinstance(value, (list, tuple)):
+            self.add_items(value)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.add(value.__func__)
+        elif isinstance(value, property):
+            self.add([value.fget, value.fset, value.fdel])
+        else:
+            self.add_reduced(value)
+
+    def add_items(self, value: Any) -> None:
+        if type(value) not in (dict, list, tuple):
+            self.add(type(value))
+        self.write(str(len(value)))
+        for item in value.items() if isinstance(value, dict) else value:
+            for part in item if isinstance(value, dict) else (item,):
+                self.add(part)
+
+    def add_reduced(self, value: Any) -> None:
+        """Write what pickle would save."""
+        if isinstance(value, Dataset) and type(value) not in _IN_MEMORY:
+            raise UncacheableError(f"the rows of a {type(value).__name__} may come from elsewhere")
+        try:
+            reduced = value.__reduce_ex__(2)
+        except Exception as error:  # whatever an object's own method raises
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise UncacheableError(f"a {kind} cannot be looked into") from error
+        if isinstance(reduced, str):
+            self.write(str(getattr(value, "__module__", "")), reduced)
+            return
+        self.add([*reduced[:3], *(None if it is None else list(it) for it in reduced[3:5])])
+
+
+def fitted_state(estimator: Any) -> Any:
+    """Return what a fitted estimator knows: weights and history of nets, attributes of others."""
+    if isinstance(estimator, NeuralNet):
+        parts = {name: getattr(estimator, name + "_", None) for name in estimator._modules}
+        losses = {name: getattr(estimator, name + "_", None) for name in estimator._criteria}
+        # How long epochs took is all that differs between equal fits.
+        rows = getattr(estimator, "history_", None) or []
+        history = [{name: row[name] for name in row if name != "dur"} for row in rows]
+        known = getattr(estimator, "classes_inferred_", None)
+        return estimator, parts, losses, history, known
+    if not isinstance(estimator, BaseEstimator):
+        return estimator
+    return estimator, _fitted_attributes(estimator)
+
+
+def _fitted_attributes(estimator: Any) -> Mapping[str, Any]:
+    state = dict(sorted(vars(estimator).items()))
+    params = estimator.get_params(deep=False)
+    return {
+        name: fitted_state(value) if isinstance(value, (NeuralNet, BaseEstimator)) else value
+        for name, value in state.items()
+        if name not in params
+    }

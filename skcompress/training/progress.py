@@ -1,0 +1,77 @@
+"""Progress of training, epoch by epoch, for scikit-learn's callbacks such as its progress bar."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from skorch import NeuralNet
+
+# The estimator whose fit is the outermost, and the context of its callbacks.
+_FIT: ContextVar[tuple[Any, Any] | None] = ContextVar("_FIT", default=None)
+
+
+@contextlib.contextmanager
+def reporting(estimator: Any, X: Any, y: Any) -> Iterator[None]:
+    """Let an estimator's callbacks hear of the training inside.
+
+    What is fitted within the fit of another estimator reports to the callbacks of that one.
+
+    Parameters
+    ----------
+    estimator : sklearn.callback.CallbackSupportMixin
+    X, y : object
+        What ``fit`` was given.
+    """
+    if _FIT.get() is not None:
+        yield
+        return
+    # How many stages there are shows while they go on.
+    context = estimator._init_callback_context(max_subtasks=None)
+    context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+    token = _FIT.set((estimator, context))
+    try:
+        yield
+    finally:
+        _FIT.reset(token)
+    context.call_on_fit_task_end(estimator=estimator, X=X, y=y)
+
+
+@contextlib.contextmanager
+def epochs(stage: str, n_epochs: int) -> Iterator[Callable[[], None]]:
+    """Give a function to call after each epoch of a stage of training."""
+    fit = _FIT.get()
+    if fit is None:
+        yield lambda: None
+        return
+    estimator, root = fit
+    context = root.subcontext(task_name=stage, max_subtasks=n_epochs)
+    context.call_on_fit_task_begin(estimator=estimator)
+
+    def done() -> None:
+        epoch = context.subcontext(task_name="epoch")
+        epoch.call_on_fit_task_begin(estimator=estimator)
+        epoch.call_on_fit_task_end(estimator=estimator)
+
+    yield done
+    context.call_on_fit_task_end(estimator=estimator)
+
+
+@contextlib.contextmanager
+def net_epochs(net: NeuralNet) -> Iterator[None]:
+    """Report the epochs of a skorch net that is fitted inside."""
+    if _FIT.get() is None:
+        yield
+        return
+    with epochs("dense fit", net.max_epochs) as done:
+
+        def on_epoch_end(*args: Any, **kwargs: Any) -> None:
+            type(net).on_epoch_end(net, *args, **kwargs)
+            done()
+
+        # Not as a callback: those that the user gave are a parameter.
+        vars(net)["on_epoch_end"] = on_epoch_end
+        try:
+            yield
+        finally:
+            del vars(net)["on_epoch_end"]

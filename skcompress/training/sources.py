@@ -1,0 +1,137 @@
+"""What a class or a function was written as: which code of the user's a result depends on."""
+
+import dis
+import importlib.metadata
+import sys
+import sysconfig
+from collections.abc import Iterator
+from functools import lru_cache
+from operator import attrgetter
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+# Set by Python, by abc or by pickling, and no part of what was written.
+_INCIDENTAL = frozenset(
+    {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__annotations__"}
+    | {"__slotnames__", "__abstractmethods__", "_abc_impl"}
+    | {"__firstlineno__", "__static_attributes__"}
+)
+
+
+@lru_cache(maxsize=1024)
+def library_version(module: str) -> str | None:
+    """Return the version of the library that a module belongs to; None for a user's own module.
+
+    Python's own modules have Python's version.
+    """
+    top = module.partition(".")[0]
+    root = sys.modules.get(top)
+    file = getattr(root, "__file__", None) or next(iter(getattr(root, "__path__", [])), None)
+    if file is None:
+        return None if top == "__main__" else _python()
+    parts = Path(file).parts
+    if top != "skcompress" and not {"site-packages", "dist-packages"} & set(parts):
+        standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+        return _python() if any(Path(file).is_relative_to(path) for path in standard) else None
+    return _version(top, root)
+
+
+def _version(top: str, root: Any) -> str:
+    if isinstance(version := getattr(root, "__version__", None), str):
+        return version
+    try:
+        return importlib.metadata.version(top)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def by_value(written: Any) -> bool:
+    """Tell whether a class or function can be found nowhere but in memory.
+
+    Those of a notebook, of a script and of the inside of a function are such. Worker processes
+    receive them by value, so that there is no file to read there.
+    """
+    module = sys.modules.get(written.__module__)
+    if written.__module__ == "__main__" or module is None:
+        return True
+    try:
+        return attrgetter(written.__qualname__)(module) is not written
+    except AttributeError:
+        return True
+
+
+def user_files(module: str) -> dict[str, bytes]:
+    """Read a user's module, and those of the user's that it takes classes and functions from.
+
+    Returns
+    -------
+    files : dict of bytes
+        Texts by the names of the modules, sorted.
+    """
+    found: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if name in found or file is None or library_version(name) is not None:
+            continue
+        found[name] = Path(file).read_bytes()
+        waiting.extend(_imported(sys.modules[name]))
+    return dict(sorted(found.items()))
+
+
+def _imported(module: ModuleType) -> Iterator[str]:
+    for value in list(vars(module).values()):
+        if isinstance(value, ModuleType):
+            yield value.__name__
+        elif isinstance(value, (type, FunctionType)) and isinstance(value.__module__, str):
+            yield value.__module__
+
+
+def class_body(cls: type) -> dict[str, Any]:
+    """Return what was written in the body of a class, by name, sorted."""
+    body = {name: value for name, value in vars(cls).items() if name not in _INCIDENTAL}
+    return dict(sorted(body.items()))
+
+
+def function_parts(function: FunctionType) -> dict[str, Any]:
+    """Return all that a call of a function depends on but its arguments.
+
+    That is its code, defaults and closure, and the globals that the code names.
+    """
+    cells = []
+    for cell in function.__closure__ or ():
+        try:
+            cells.append(cell.cell_contents)
+        except ValueError:  # not assigned yet
+            cells.append(None)
+    names = [n for n in _global_names(function.__code__) if n in function.__globals__]
+    return {
+        "code": code_parts(function.__code__),
+        "defaults": (function.__defaults__, function.__kwdefaults__),
+        "closure": cells,
+        "globals": {name: function.__globals__[name] for name in names},
+    }
+
+
+def code_parts(code: CodeType) -> tuple:
+    """Return what code does, without where it was written."""
+    constants = [code_parts(c) if isinstance(c, CodeType) else c for c in code.co_consts]
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    return code.co_code, constants, names, counts
+
+
+@lru_cache(maxsize=1024)
+def _global_names(code: CodeType) -> tuple[str, ...]:
+    kinds = ("LOAD_GLOBAL", "LOAD_NAME")
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in kinds}
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names.update(_global_names(constant))
+    return tuple(sorted(names))
