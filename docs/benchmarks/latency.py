@@ -26,8 +26,8 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skcompress import PrunedNet, QuantizedNet, deploy
-from skcompress.deployment.onnx_model import to_onnx
-from skcompress.deployment.runtime_forms import forms
+from skcompress.deployment.onnx.model import to_onnx
+from skcompress.deployment.runtime.forms import forms
 
 HERE = Path(__file__).parent
 BATCHES = (1, 32, 1024)

@@ -1,10 +1,10 @@
 """Deployment: what ships, as one file, as an ONNX graph and as a fast predictor."""
 
-from .artifact import load, save
-from .errors import FileError
-from .onnx import export_onnx
-from .predictor import LoadedClassifier, LoadedRegressor
-from .runtime import deploy
+from .file.artifact import load, save
+from .file.errors import FileError
+from .file.predictor import LoadedClassifier, LoadedRegressor
+from .onnx.export import export_onnx
+from .runtime.deploy import deploy
 
 __all__ = [
     "FileError",

@@ -10,8 +10,8 @@ from sklearn.exceptions import NotFittedError
 from skorch.dataset import get_len
 from skorch.utils import multi_indexing
 
-from ..deployment.artifact import to_bytes
-from ..deployment.contents import unwrap
+from ..deployment.file.artifact import to_bytes
+from ..deployment.file.contents import unwrap
 
 _WARM_UP_CALLS = 3
 

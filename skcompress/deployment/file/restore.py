@@ -1,0 +1,163 @@
+"""Put the weights of a file back into a net, to train on."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNet
+from torch import Tensor, nn
+
+from ...graph import trace
+from ...pruning.removal import remove_units
+from ...pruning.units import Units, find_units
+from ...quantization.integers import IntegerModule
+from ...training.nets import wrapped_net
+from .building import activation_ranges, read_classes, read_specs
+from .capture import arguments
+from .layout import Parts
+from .order import alike
+
+
+def restore(parts: Parts, estimator: Any) -> Any:
+    """Return a copy of an estimator that has the weights of a file.
+
+    A skorch net is initialized; a compressed net is fitted, and what it wraps is a frozen net of
+    the same weights.
+
+    Raises
+    ------
+    ValueError
+        If the module's parameters are not those of the file.
+    """
+    if isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
+    net = _fresh(wrapped_net(estimator))
+    module = net.module_
+    _fold_norms(module, parts)
+    _shrink(module, parts)
+    _fill(module, parts)
+    # The optimizer is to move the parameters that are left.
+    net.initialize_optimizer() if hasattr(net, "initialize_optimizer") else None
+    if estimator is wrapped_net(estimator):
+        return net
+    return _fitted(estimator, net, parts)
+
+
+def _fresh(net: NeuralNet) -> NeuralNet:
+    """Return an initialized copy of a net, whose module is new."""
+    fresh = clone(net)
+    if isinstance(fresh.module, nn.Module):
+        fresh.set_params(module=copy.deepcopy(fresh.module))
+    return fresh.initialize()
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _fold_norms(module: nn.Module, parts: Parts) -> None:
+    """Leave out the normalizations that were folded into the layers before them."""
+    for name, layer in list(module.named_modules()):
+        own = [f"{name}.{n}" for n in _tensors(layer)]
+        is_norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if is_norm and own and not any(n in parts.tensors for n in own):
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, nn.Identity())
+    for name, tensor in parts.tensors.items():
+        owner, _, attribute = name.rpartition(".")
+        layer = dict(module.named_modules()).get(owner)
+        if attribute == "bias" and getattr(layer, "bias", tensor) is None:
+            assert layer is not None
+            layer.bias = nn.Parameter(tensor.clone())
+
+
+def _shrink(module: nn.Module, parts: Parts) -> None:
+    """Take as many units out of a fresh module as are missing in the file."""
+    tensors = _tensors(module)
+    smaller = [
+        n for n, t in tensors.items() if n in parts.tensors and t.shape != parts.tensors[n].shape
+    ]
+    if not smaller:
+        return
+    args, kwargs = arguments(read_specs(parts.about.get("inputs")), 2)
+    graph = trace(module, args, kwargs, any_batch=False)
+    units = find_units(graph, args, kwargs)
+    remove_units(module, units, _alive(units, parts))
+
+
+def _alive(units: Units, parts: Parts) -> Tensor:
+    """Choose the units that stay: which ones does not matter, for their weights are set next.
+
+    Units that stand in the same places are interchangeable. The length of each dimension in the
+    file says how many of them are left.
+    """
+    alive = torch.ones(units.n_units, dtype=torch.bool)
+    groups = alike(units)
+    waiting = set(range(len(groups)))
+    progress = True
+    while waiting and progress:
+        progress = False
+        for slot, labels in units.slots.items():
+            name, dim = slot
+            if name not in parts.tensors or dim >= parts.tensors[name].dim():
+                continue
+            here = [g for g in waiting if bool(torch.isin(labels, groups[g]).any())]
+            if len(here) != 1:
+                continue
+            members = groups[here[0]]
+            known = labels[~torch.isin(labels, members)]
+            fixed = int((known < 0).sum()) + int(alive[known[known >= 0]].sum())
+            each = int((labels == members[0]).sum())
+            kept = (parts.tensors[name].shape[dim] - fixed) // each
+            alive[members[max(kept, 0) :]] = False
+            waiting.discard(here[0])
+            progress = True
+    return alive
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, parts: Parts) -> None:
+    """Set the parameters and buffers of a module to those of a file."""
+    tensors = _tensors(module)
+    given = {n: t for n, t in parts.tensors.items() if not n.startswith(("constant.", "steps."))}
+    missing, extra = sorted(tensors.keys() - given.keys()), sorted(given.keys() - tensors.keys())
+    if missing or extra:
+        raise ValueError(
+            f"The file is not one of a {type(module).__name__} like this: it lacks {missing}, and"
+            f" has {extra} besides. Pass a net with the module that was saved."
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != given[name].shape:
+            raise ValueError(
+                f"{name!r} has shape {tuple(tensor.shape)} in the {type(module).__name__} and"
+                f" {tuple(given[name].shape)} in the file. Pass a net with the module's parameters"
+                " that it was saved with."
+            )
+        tensor.copy_(given[name])
+
+
+def _fitted(estimator: Any, net: NeuralNet, parts: Parts) -> Any:
+    """Return a compressed net that is fitted, around a net with the file's weights."""
+    fitted, about = clone(estimator), parts.about
+    module = net.module_
+    if "activations" in about:
+        net.module_ = IntegerModule(module, parts.quantized, activation_ranges(about, parts))
+    fitted.net_, fitted.estimator_ = net, FrozenEstimator(net)
+    fitted.masks_, fitted.quantized_ = dict(parts.masks), dict(parts.quantized)
+    fitted.bits_ = {name: q.bits for name, q in parts.quantized.items()}
+    fitted._row_specs = read_specs(about.get("inputs"))
+    names = [name for name, _, _ in fitted._row_specs]
+    fitted._input_names = None if names[0] is None else sorted(names)
+    fitted._input_shapes = str([tuple(shape) for _, _, shape in fitted._row_specs])
+    if names[0] is None and fitted._row_specs[0][2]:
+        fitted.n_features_in_ = fitted._row_specs[0][2][0]
+    if "names" in about:
+        fitted.feature_names_in_ = np.array(about["names"], dtype=object)
+    if about["kind"] == "classifier":
+        fitted.classes_ = read_classes(about.get("classes"))
+    else:
+        fitted.target_ndim_ = about["columns"]
+    return fitted

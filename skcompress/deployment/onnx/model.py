@@ -1,0 +1,198 @@
+"""The ONNX graph of a fitted net, from the operations that were traced."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.base import is_classifier
+from sklearn.pipeline import Pipeline
+from torch import Tensor, nn
+
+from ..._version import __version__
+from ...graph import takes_any_batch, trace
+from .fitted import Fitted, fitted, unwrapped
+from .operations import apply
+from .weights import to_codes
+from .writer import IR_VERSIONS, NARROW, OPSET, OPSET_OF_2_BITS, TYPES, Stored, Writer
+
+
+class Predictor(nn.Module):
+    """A module with what skorch does to its output."""
+
+    def __init__(self, net: Fitted) -> None:
+        super().__init__()
+        self.module = net.module
+        self.nonlinearity = net.net._get_predict_nonlinearity()
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """Return what the net's ``predict_proba`` returns."""
+        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
+        return self.nonlinearity(output[0] if isinstance(output, tuple) else output)
+
+
+def to_onnx(
+    estimator: Any, X: Any = None, *, labels: bool = True, floats: bool = False
+) -> onnx.ModelProto:
+    """Return the ONNX model of a fitted estimator; see ``export_onnx``.
+
+    Parameters
+    ----------
+    estimator : object
+    X : array-like or dict of arrays, default=None
+    labels : bool
+        Whether a classifier's graph gives labels, beside probabilities.
+    floats : bool
+        Whether to store decoded weights, and leave activations as they are.
+    """
+    inner = unwrapped(estimator)
+    if isinstance(inner, Pipeline):
+        from .pipeline import pipeline_to_onnx
+
+        return pipeline_to_onnx(inner, X, labels=labels, floats=floats)
+    net = fitted(inner, X, floats=floats)
+    w = writer(net)
+    inputs = {name or "X": row for name, row in net.rows.items()}
+    outputs = write_net(w, net, list(inputs), labels=labels)
+    infos = [
+        helper.make_tensor_value_info(name, TYPES[getattr(torch, dtype)], ["rows", *shape])
+        for name, (shape, dtype) in inputs.items()
+    ]
+    nodes, initializers = used(w, [info.name for info in outputs])
+    graph = helper.make_graph(nodes, "skcompress", infos, outputs, initializers)
+    return finished(helper.make_model(graph), metadata(net, inner))
+
+
+def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
+    """Set a model's versions and metadata, and check it."""
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    opset = OPSET_OF_2_BITS if kinds & NARROW else OPSET
+    others = [o for o in model.opset_import if o.domain]
+    del model.opset_import[:]
+    model.opset_import.extend([helper.make_opsetid("", opset), *others])
+    model.ir_version = IR_VERSIONS[opset]
+    model.producer_name, model.producer_version = "skcompress", __version__
+    helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    return model
+
+
+def writer(net: Fitted, prefix: str = "") -> Writer:
+    """Return a writer that knows a net's quantized weights."""
+    codes = {name: to_codes(tensor) for name, tensor in net.quantized.items()}
+    return Writer(prefix, codes, net.integers)
+
+
+def write_net(
+    w: Writer, net: Fitted, inputs: list[str], *, labels: bool = True
+) -> list[onnx.ValueInfoProto]:
+    """Write all that a net does to its inputs; return its outputs.
+
+    Raises
+    ------
+    ValueError
+        If the module fixes the number of rows, or uses an operation that is not understood.
+    """
+    graph = trace(Predictor(net), (net.example(),), {})
+    name = type(net.module).__name__
+    if not takes_any_batch(graph.program):
+        raise ValueError(
+            f"{name} fixes the number of rows while it is traced, as len(x) does. Use x.shape[0]"
+            " in its forward, and no condition on it."
+        )
+
+    def bind(parameter: str | None, given: Any) -> Any:
+        if isinstance(given, str):
+            return given
+        return Stored(parameter and parameter.removeprefix("module."), given)
+
+    try:
+        (predicted,) = graph.walk(tuple(inputs), {}, bind, lambda *operation: apply(w, *operation))
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be written as ONNX: {error}.") from error
+    (output,) = graph.program.graph.output_node().args[0]
+    return _outputs(w, net, predicted, output.meta["val"], labels=labels)
+
+
+def _outputs(
+    w: Writer, net: Fitted, predicted: str, traced: Tensor, *, labels: bool
+) -> list[onnx.ValueInfoProto]:
+    """Write what is made of a net's output, and name it."""
+    kind, shape = TYPES[traced.dtype], list(traced.shape[1:])
+    if not is_classifier(net.estimator):
+        if net.flat:
+            predicted, shape = w.reshape(predicted, [-1]), []
+        return [_named(w, predicted, "predictions", kind, shape)]
+    outputs = [_named(w, predicted, "probabilities", kind, shape)]
+    if not labels:
+        return outputs
+    classes = np.arange(shape[0]) if net.classes is None else net.classes
+    stored = numpy_helper.from_array(_storable(classes))
+    found = w.add("Gather", w.store(stored, "classes"), _winners(w, predicted, net.threshold, kind))
+    return [_named(w, found, "labels", stored.data_type, []), *outputs]
+
+
+def _winners(w: Writer, probabilities: str, threshold: float | None, kind: int) -> str:
+    """Write the number of the class that is predicted."""
+    if threshold is None:
+        return w.add("ArgMax", probabilities, axis=1, keepdims=0)
+    second = w.add("Gather", probabilities, w.indices(1), axis=1)
+    dtype = next(dtype for dtype, number in TYPES.items() if number == kind)
+    return w.cast(w.add("Greater", second, w.constant(threshold, dtype)), torch.int64)
+
+
+def _storable(classes: np.ndarray) -> np.ndarray:
+    """Return labels in a type that ONNX has."""
+    if classes.dtype.kind in "OU":
+        return classes.astype(str).astype(object)
+    return classes
+
+
+def _named(w: Writer, value: str, name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:
+    w.nodes.append(helper.make_node("Identity", [value], [w.prefix + name]))
+    return helper.make_tensor_value_info(w.prefix + name, kind, ["rows", *shape])
+
+
+def used(w: Writer, outputs: list[str]) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """Return the nodes and stored tensors that outputs depend on."""
+    needed, nodes = set(outputs), []
+    for node in reversed(w.nodes):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(_read(node))
+    return nodes[::-1], [tensor for tensor in w.initializers if tensor.name in needed]
+
+
+def _read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, also in the body of a loop."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _read(inner)
+
+
+def metadata(net: Fitted, outer: Any) -> dict[str, str]:
+    """Return what the file of an estimator says about itself, values as JSON."""
+    estimator = net.estimator
+    facts = {
+        "skcompress_version": __version__,
+        "estimator": type(estimator).__name__,
+        "module": type(net.module).__name__,
+        "classes": None if net.classes is None else net.classes.tolist(),
+        "feature_names": getattr(outer, "feature_names_in_", np.empty(0)).tolist() or None,
+        "sparsity": getattr(estimator, "sparsity_", None),
+        "bits": {name: tensor.bits for name, tensor in net.quantized.items()} or None,
+        "formats": {name: tensor.format for name, tensor in net.quantized.items()} or None,
+        "activations": _activations(net.integers),
+    }
+    return {key: json.dumps(fact) for key, fact in facts.items() if fact is not None}
+
+
+def _activations(integers: Any) -> str | None:
+    """Say how what enters a layer is rounded."""
+    if integers is None:
+        return None
+    return "dynamic" if integers.ranges is None else "static"

@@ -1,0 +1,1 @@
+"""Predictors on onnxruntime."""

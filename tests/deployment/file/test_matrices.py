@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from skcompress.deployment.file.coder import Coder
+from skcompress.deployment.file.matrices import code_matrix, level
+
+
+def coded(matrix, period):
+    """Return the bytes of a matrix, and what they decode to."""
+    rows = matrix.tolist()
+    encoder = Coder()
+    code_matrix(encoder, rows, period)
+    assert rows == matrix.tolist()
+    data = encoder.finish()
+    result = np.zeros_like(matrix).tolist()
+    code_matrix(Coder(data), result, period)
+    return data, np.array(result, dtype=matrix.dtype).reshape(matrix.shape)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (5, 9), (30, 64), (0, 3), (3, 0)])
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("largest", [1, 15, 2**20])
+def test_matrices_come_back(shape, density, largest):
+    """Of every shape, density and size of integers."""
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(-largest, largest + 1, shape) * (rng.random(shape) < density)
+    for period in (max(shape[1], 1), 3):
+        np.testing.assert_array_equal(coded(matrix, period)[1], matrix)
+
+
+def test_small_matrices_come_back_one_after_another():
+    """Whatever came before them in the same coder."""
+    rng = np.random.default_rng(0)
+    matrices = []
+    for _ in range(400):
+        shape = rng.integers(1, 6, 2)
+        matrix = rng.integers(-9, 10, shape) * (rng.random(shape) < rng.random())
+        matrices.append((matrix.tolist(), int(rng.integers(1, 8))))
+    encoder = Coder()
+    for rows, period in matrices:
+        code_matrix(encoder, [row[:] for row in rows], period)
+    decoder = Coder(encoder.finish())
+    for rows, period in matrices:
+        result = [[0] * len(row) for row in rows]
+        code_matrix(decoder, result, period)
+        assert result == rows
+
+
+def test_dead_rows_and_columns_take_almost_no_room():
+    """A hundred times as many cells, all of them dead, cost a few bytes."""
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(-3, 4, (20, 20)) * (rng.random((20, 20)) < 0.3)
+    larger = np.zeros((200, 200), matrix.dtype)
+    larger[:20, :20] = matrix
+    assert len(coded(larger, 200)[0]) < len(coded(matrix, 20)[0]) + 16
+
+
+def test_integers_take_about_their_entropy():
+    """Independent cells cannot be coded in less, and are in little more."""
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(1, 5, (100, 100)) * rng.choice(
+        [-1, 0, 0, 0, 0, 0, 0, 0, 0, 1], (100, 100)
+    )
+    share = np.unique(matrix, return_counts=True)[1] / matrix.size
+    entropy = -(share * np.log2(share)).sum() * matrix.size / 8
+    assert entropy * 0.98 < len(coded(matrix, 100)[0]) < entropy * 1.08
+
+
+def test_pixels_beside_and_above_are_used():
+    """The same cells take more room where they are shuffled."""
+    image = np.zeros((40, 16, 16), np.int64)
+    for i in range(40):
+        image[i, i % 8 : i % 8 + 6, i % 5 : i % 5 + 8] = 1
+    rows = image.reshape(40, 256)
+    shuffled = np.random.default_rng(0).permuted(rows, axis=1)
+    assert 2 * len(coded(rows, 16)[0]) < len(coded(shuffled, 16)[0])
+
+
+def test_levels_rise_with_the_share():
+    """Three steps for a doubling, and none where there is nothing."""
+    levels = [level(count, 1000) for count in range(0, 1001, 10)]
+    assert levels == sorted(levels)
+    assert level(0, 0) == 0
