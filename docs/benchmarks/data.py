@@ -10,6 +10,8 @@ from sklearn.datasets import fetch_openml, load_digits
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from skcompress.training.nets import plain_module
+
 
 class MLP(nn.Sequential):
     """A multilayer perceptron with two hidden layers."""
@@ -67,6 +69,16 @@ def dense_net(name, hidden=None):
         MLP, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, train_split=None,
         iterator_train__shuffle=True, verbose=0, **settings,
     )  # fmt: skip
+
+
+def tensor_bytes(fitted):
+    """Count the bytes of a fitted net's parameters: packed integers with their masks, or floats."""
+    quantized = getattr(fitted, "quantized_", {})
+    net = getattr(fitted, "net_", fitted)
+    return sum(
+        quantized[name].n_bytes if name in quantized else parameter.nbytes
+        for name, parameter in plain_module(net.module_).named_parameters()
+    )
 
 
 def n_weights(n_inputs, hidden, n_outputs=10):

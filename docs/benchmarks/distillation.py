@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from data import tensor_bytes
 from distillation_report import best_settings, write_report
 from distillation_teachers import WIDTHS, Remembering, load, net, teachers
 from joblib import Parallel, delayed
@@ -30,7 +31,6 @@ from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from skcompress import DistilledNet
 from skcompress.distillation.teachers import NetTeacher
-from skcompress.selection import size_in_bytes
 from skcompress.training.isolation import isolated
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ def student(data, method, alpha, temperature, seed, remember):
 def n_bytes(fitted):
     """Size of what predicts: a net's tensors, or the pickle of another estimator."""
     if hasattr(fitted, "net_"):
-        return size_in_bytes(fitted)
+        return tensor_bytes(fitted)
     return len(pickle.dumps(fitted))
 
 

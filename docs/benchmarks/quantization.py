@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from data import dense_net, load
+from data import dense_net, load, tensor_bytes
 from pruning_report import DATA, markdown, paired
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import StratifiedKFold
 
-from skcompress import QuantizedNet, size_in_bytes
+from skcompress import QuantizedNet
 from skcompress.training.isolation import isolated, seed_generators
 
 HERE = Path(__file__).parent
@@ -111,11 +111,11 @@ def run_fold(data, fold, X, y, train, test, path):
                 predicted, size = onnx_static(dense, X[train], X[test])
             else:
                 fitted = ours(dense, X[train], y[train], bits, METHODS[method])
-                predicted, size = fitted.predict(X[test]), size_in_bytes(fitted)
+                predicted, size = fitted.predict(X[test]), tensor_bytes(fitted)
             seconds = round(time.perf_counter() - start, 2)
             accuracy = float((predicted == y[test]).mean())
             append(path, {"fold": fold, "bits": bits, "method": method, "accuracy": accuracy,
-                          "dense": base, "bytes": size, "dense_bytes": size_in_bytes(dense),
+                          "dense": base, "bytes": size, "dense_bytes": tensor_bytes(dense),
                           "seconds": seconds})  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def write_report():
         " method starts from the dense net of its fold; differences are paired over 5 folds. All"
         " settings are defaults; retraining takes"
         f" {EPOCHS} epochs with the dense net's own optimizer and rate, which the dense net has not"
-        " had: part of what it gains is theirs. Sizes count all parameters;"
+        " had: part of what it gains is theirs. Sizes are those of all parameters, packed, which a file codes further;"
         " those of onnxruntime are of its file, graph included. Seconds are medians on a shared"
         " machine with one thread, a rough guide.\n",
     ]

@@ -17,12 +17,13 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from data import tensor_bytes
 from lenets import NETS, dense_net, error, load_parts
 from pruning_report import markdown
 from quantization import append
 from sklearn.frozen import FrozenEstimator
 
-from skcompress import PrunedNet, QuantizedNet, size_in_bytes
+from skcompress import PrunedNet, QuantizedNet
 from skcompress.training.isolation import isolated, seed_generators
 from skcompress.training.iterators import array_iterators
 
@@ -82,7 +83,7 @@ def run(name, seed, densities, settings, parts, path):
                     f"{stage}_valid": error(fitted, valid),
                     f"{stage}_test": error(fitted, test),
                 }
-            row |= {"bytes": size_in_bytes(quantized), "dense_bytes": size_in_bytes(dense)}
+            row |= {"bytes": tensor_bytes(quantized), "dense_bytes": tensor_bytes(dense)}
             row["seconds"] = round(time.perf_counter() - start)
             append(path, row)
 
