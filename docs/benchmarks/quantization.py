@@ -187,9 +187,9 @@ def write_report():
         " method starts from the dense net of its fold; differences are paired over 5 folds. All"
         " settings are defaults; retraining takes"
         f" {EPOCHS} epochs with the dense net's own optimizer and rate, which the dense net has not"
-        " had: part of what it gains is theirs. Sizes are those of all parameters, packed, which a file codes further;"
-        " those of onnxruntime are of its file, graph included. Seconds are medians on a shared"
-        " machine with one thread, a rough guide.\n",
+        " had: part of what it gains is theirs. Sizes are those of all parameters, packed, which a"
+        " file codes further; those of onnxruntime are of its file, graph included. Seconds are"
+        " medians on a shared machine with one thread, a rough guide.\n",
     ]
     for data, title in DATA.items():
         rows = pd.read_csv(HERE / f"quantization_{data}.csv")

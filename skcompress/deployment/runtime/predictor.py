@@ -1,7 +1,7 @@
 """Deployed nets: fitted estimators that predict by onnxruntime."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Self
 
@@ -30,7 +30,8 @@ class Content:
         Columns of a frame.
     """
 
-    model: bytes
+    # Kilobytes, that no one wants printed.
+    model: bytes = field(repr=False)
     inputs: Mapping[str, tuple[tuple[int, ...], np.dtype]]
     classes: np.ndarray | None
     threshold: float | None
