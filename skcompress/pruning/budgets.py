@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -169,6 +170,9 @@ def _globally(scores: Scores, removed: int, floor: float = FLOOR) -> Masks:
     floors = {n: min(left[n], max(1, int(floor * density * s.numel()))) for n, s in scores.items()}
     if sum(floors.values()) > total - removed:
         floors = dict.fromkeys(floors, 1)
+    masks = _lowest(scores, removed)
+    if all(masks[name].count_nonzero() >= least for name, least in floors.items()):
+        return masks
     protected = {}
     for name, score in scores.items():
         top = score.flatten().topk(floors[name]).indices
@@ -178,13 +182,15 @@ def _globally(scores: Scores, removed: int, floor: float = FLOOR) -> Masks:
 
 def _lowest(scores: Scores, removed: int) -> Masks:
     """Mask exactly `removed` entries of lowest score; among equal ones the first go."""
-    flat = torch.cat([score.flatten() for score in scores.values()])
-    keep = torch.ones_like(flat, dtype=torch.bool)
+    together = torch.cat([score.flatten() for score in scores.values()])
+    flat = together.cpu().numpy()
+    keep = np.ones(flat.shape, dtype=bool)
     if removed:
-        # Ten times faster than sorting all of them.
-        limit = flat.kthvalue(removed).values
-        keep = flat >= limit
-        n_equal = removed - int((flat < limit).sum())
-        keep[(flat == limit).nonzero().flatten()[:n_equal]] = False
-    parts = keep.split([score.numel() for score in scores.values()])
+        # numpy's selection takes a sixth of the time of torch's, which sorts in a tenth of its own.
+        limit = np.partition(flat, removed - 1)[removed - 1]
+        keep = flat > limit
+        equal = np.flatnonzero(flat == limit)
+        n_lower = flat.size - np.count_nonzero(keep) - equal.size
+        keep[equal[removed - n_lower :]] = True
+    parts = torch.from_numpy(keep).to(together.device).split([s.numel() for s in scores.values()])
     return {n: part.view_as(s) for (n, s), part in zip(scores.items(), parts, strict=True)}
