@@ -49,14 +49,15 @@ def fit_dense(name, seed):
         return net.fit(*load_parts()[0])
 
 
-def compress(dense, rows, density, lr, epochs, seed):
+def compress(dense, rows, density, lr, epochs, seed, bits=BITS, rounding_epochs=None):
     """Prune and round a fitted dense net, which stays on as teacher; return both stages."""
+    rounding_epochs = epochs // 4 if rounding_epochs is None else rounding_epochs
     pruned = PrunedNet(
         FrozenEstimator(dense), sparsity=1 - density, criterion="tempered-fisher",
         retrain_epochs=epochs, retrain_lr=lr, distill=DISTILL, random_state=seed,
     ).fit(*rows)  # fmt: skip
     quantized = QuantizedNet(
-        FrozenEstimator(pruned), bits=BITS, granularity="tensor", retrain_epochs=epochs // 4,
+        FrozenEstimator(pruned), bits=bits, granularity="tensor", retrain_epochs=rounding_epochs,
         retrain_lr=ROUNDING_RATE, distill=DISTILL, random_state=seed,
     ).fit(*rows)  # fmt: skip
     return pruned, quantized
