@@ -14,7 +14,7 @@ from sklearn.utils.validation import has_fit_parameter
 from skorch import NeuralNet
 
 from ..base import BaseCompressedNet
-from ..training.isolation import seed_generators, stage_seed, without_threads
+from ..training.isolation import seed_generators, stage_seed
 from ..training.loop import Data
 from ..training.nets import is_frozen
 
@@ -107,8 +107,7 @@ def fitted(teacher: Any, X: Any, y: np.ndarray, weights: np.ndarray | None, seed
     }
     # What draws from the global generators, such as a skorch net in a Pipeline, is seeded too.
     seed_generators(seed)
-    with without_threads():
-        return teacher.set_params(**states).fit(X, y, **weight_parameters(teacher, weights))
+    return teacher.set_params(**states).fit(X, y, **weight_parameters(teacher, weights))
 
 
 def weight_parameters(teacher: Any, weights: np.ndarray | None) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from joblib import parallel_config
-from joblib.parallel import ThreadingBackend, get_active_backend
+from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_backend
 from sklearn.utils import check_random_state
 
 # Threads share the global generators, so that one fit at a time may draw from them.
@@ -23,7 +23,8 @@ def isolated(n_threads: int | None = None) -> Iterator[None]:
     """Restore the global generators and torch's thread count on the way out.
 
     Of several threads, such as those of joblib's threading backend, one at a time is inside:
-    the generators belong to all of them.
+    the generators belong to all of them. So that none of them waits for itself, joblib runs its
+    jobs inside one after the other, unless its backend has processes for them.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def isolated(n_threads: int | None = None) -> Iterator[None]:
     >>> bool((torch.random.get_rng_state() == before).all())
     True
     """
-    with _ONE_FIT, _restored(), fair_threads(n_threads):
+    with _ONE_FIT, _restored(), fair_threads(n_threads), _without_waiting():
         yield
 
 
@@ -82,10 +83,15 @@ def fair_threads(n_threads: int | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_threads() -> Iterator[None]:
-    """Keep joblib from starting threads inside of a fit, where they would wait for its end."""
-    threads = isinstance(get_active_backend()[0], ThreadingBackend)
-    with parallel_config(backend="sequential") if threads else contextlib.nullcontext():
+def _without_waiting() -> Iterator[None]:
+    """Keep joblib's jobs where they cannot wait for the end of the fit that waits for them.
+
+    In threads of this process they might. So they might on Dask, which gives the place of a cell
+    that waits for jobs of its own to another cell, and that one waits for the first. loky,
+    multiprocessing and Ray (a kind of the latter) start processes that do nothing else.
+    """
+    apart = isinstance(get_active_backend()[0], (LokyBackend, MultiprocessingBackend))
+    with contextlib.nullcontext() if apart else parallel_config(backend="sequential"):
         yield
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from skcompress import PrunedNet
 from skcompress.training import CacheFolder
+from skcompress.training.entries import read
 
 
 class Counted(nn.Module):
@@ -48,11 +49,10 @@ def rows():
 
 def counted_net(log=None, **settings):
     """Return an unfitted net that notes its dense fits."""
-    defaults = {"criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.Adam, "lr": 0.01}
+    defaults = {"module": Counted, "criterion": nn.CrossEntropyLoss}
+    defaults |= {"optimizer": torch.optim.Adam, "lr": 0.01}
     defaults |= {"max_epochs": 3, "batch_size": 32, "train_split": None, "verbose": 0}
-    return NeuralNetClassifier(
-        Counted, module__log=None if log is None else str(log), **defaults | settings
-    )
+    return NeuralNetClassifier(module__log=None if log is None else str(log), **defaults | settings)
 
 
 def counted(log=None, memory=None, net=None, **settings):
@@ -65,3 +65,8 @@ def counted(log=None, memory=None, net=None, **settings):
 def entries(memory):
     """List the entries of a cache."""
     return sorted(CacheFolder(memory).path.glob("*.safetensors"))
+
+
+def is_dense(path):
+    """Tell whether an entry is that of a dense net: others name the one that they wrap."""
+    return "inner" not in read(path).facts

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
+from joblib.parallel import ParallelBackendBase
 from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import cross_val_score
 
@@ -134,6 +135,28 @@ def test_a_teacher_within_a_fit_starts_no_threads():
     alone = state(student.fit(X, y))
     with joblib.parallel_config(backend="threading"):
         assert_same_state(alone, state(student.fit(X, y)))
+
+
+class ElsewhereBackend(ParallelBackendBase):
+    """A backend that joblib does not know, such as Dask's."""
+
+    def effective_n_jobs(self, n_jobs):
+        return n_jobs
+
+    def submit(self, func, callback=None):
+        raise AssertionError("no job is sent")
+
+
+@pytest.mark.parametrize(
+    ("backend", "n_jobs"), [("loky", 2), ("multiprocessing", 2), ("threading", 1), ("elsewhere", 1)]
+)
+def test_jobs_inside_run_in_processes_or_in_turn(backend, n_jobs, monkeypatch):
+    """Only backends with processes for nothing else have several jobs at once within a fit."""
+    monkeypatch.setitem(joblib.parallel.BACKENDS, "elsewhere", ElsewhereBackend)
+    with joblib.parallel_config(backend=backend, n_jobs=2), isolated():
+        assert joblib.effective_n_jobs(2) == n_jobs
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        assert joblib.effective_n_jobs(2) == 2
 
 
 def threads_inside(n_threads):
