@@ -272,6 +272,17 @@ def test_every_byte_of_an_array_counts(n_bytes):
     assert array_digest(array) != array_digest(array.view(np.int8))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("column", [0, 1, 2, 7])
+def test_signs_do_not_cancel(dtype, column):
+    """Nor does a column that changes its sign: the first bits of as many words."""
+    array = np.random.default_rng(0).normal(size=(9000, 8)).astype(dtype)
+    flipped, pair = array.copy(), array.copy()
+    flipped[:, column] *= -1
+    pair[[4, 6], column] *= -1
+    assert len({array_digest(a) for a in (array, flipped, pair)}) == 3
+
+
 def test_strided_arrays_count_by_content():
     """A view has the key of its copy."""
     array = np.arange(60.0).reshape(6, 10)
