@@ -117,7 +117,8 @@ def example_inputs(net: NeuralNet, data: Data) -> tuple[tuple, dict[str, Any]]:
 def _observed(net: NeuralNet, data: Data) -> Iterator[Piece]:
     """Yield all rows, batch by batch, with weights that can be told apart in every layer."""
     if data.sample_weight is None:
-        for batch in batches(net, data):
+        # Without soft labels, which a batch would hand to the module.
+        for batch in batches(net, Data(data.X, data.y)):
             yield *graphs.module_inputs(net, batch), torch.ones(1)
         return
     graph = graphs.trace_once(net.module_, *example_inputs(net, data))

@@ -46,7 +46,7 @@ def second_moments(
     def add(name: str, x: Tensor, axis: int, node: Node, weight: Tensor) -> None:
         if names is not None and name not in names:
             return
-        rows = _rows(name, x, node, weights[name]).double()
+        rows = _rows(name, x, node, weights[name], remedy).double()
         # A convolution is applied many times to each row, a linear layer once along all axes.
         shape = weight.shape if operation(node) in CONVOLUTIONS else (*x.shape[:-1], 1)
         by_row = weight.double().expand(shape).reshape(-1)
@@ -62,7 +62,7 @@ def second_moments(
     return moments
 
 
-def _rows(name: str, x: Tensor, node: Node, weight: Tensor) -> Tensor:
+def _rows(name: str, x: Tensor, node: Node, weight: Tensor, remedy: str) -> Tensor:
     """Lay a layer's inputs out as rows, one for each application of the weight."""
     if operation(node) not in CONVOLUTIONS:
         return x.reshape(-1, x.shape[-1])
@@ -70,8 +70,7 @@ def _rows(name: str, x: Tensor, node: Node, weight: Tensor) -> Tensor:
     if groups != 1 or isinstance(padding, str) or weight.dim() > 4:
         raise ValueError(
             f"The inputs of the convolution {name!r} cannot be laid out as rows (3-d, grouped, or"
-            " with padding given as a string), which criterion='obs' and rounding='reconstruct'"
-            " need. Use criterion='magnitude', 'fisher' or 'wanda', and rounding='nearest'."
+            f" with padding given as a string). {remedy}"
         )
     if weight.dim() == 3:
         x = x.unsqueeze(2)

@@ -113,6 +113,24 @@ class TestWhatWorks:
         assert outer.fit(X, LABELS).score(X, LABELS) > 0.6
 
 
+@pytest.mark.parametrize(
+    "student",
+    [
+        lambda net: QuantizedNet(net, activations="static", random_state=0),
+        lambda net: QuantizedNet(net, bits=4, rounding="reconstruct", random_state=0),
+        lambda net: QuantizedNet(net, bits="auto", max_loss=0.1, activations="dynamic"),
+        lambda net: PrunedNet(net, criterion="obs", schedule="one-shot", random_state=0),
+        lambda net: PrunedNet(net, criterion="wanda", random_state=0),
+    ],
+    ids=["static", "reconstruct", "auto", "obs", "wanda"],
+)
+@pytest.mark.parametrize("weights", [None, np.ones(len(Y))], ids=["", "weighted"])
+def test_taught_students_look_at_their_activations(student, weights):
+    """What enters their layers is rows, without what the teacher says of them."""
+    fitted = d(student(classifier())).fit(X, LABELS, sample_weight=weights)
+    assert fitted.score(X, LABELS) > 0.6
+
+
 @pytest.mark.parametrize("name", ["P(P)", "Q(P)"])
 def test_frozen_at_the_core_keeps_its_labels(name):
     """A net frozen two stages down is trained on alike whatever its classes are called."""

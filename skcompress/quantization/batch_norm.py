@@ -18,9 +18,10 @@ LINEAR = CONVOLUTIONS | {"linear.default"}
 
 @torch.no_grad()
 def recalibrate(net: NeuralNet, data: Data) -> None:
-    """Measure the statistics of batch normalization anew, in place, as means over all rows.
+    """Measure the statistics of batch normalization anew, in place.
 
-    Rounding shifts what a layer gives, and the statistics of the dense net do not know.
+    Rounding shifts what a layer gives, and the statistics of the dense net do not know. They are
+    the means and variances of the net's batches, averaged over all rows, as training has them.
 
     Source: Sun et al., "Hybrid 8-bit floating point training and inference for deep neural
     networks", NeurIPS 2019.

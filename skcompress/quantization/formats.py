@@ -122,6 +122,10 @@ def symmetric(rows: Tensor, kept: Tensor, bits: int) -> Grid:
     return _best([_unshifted(levels, top * f) for f in FRACTIONS.to(rows)], rows, kept)
 
 
+# Steps that float32 can hold.
+TINY, HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+
+
 def fixed_scale(rows: Tensor, bits: int, scale: float) -> Grid:
     """Integers times a given scale: ``q = round(w / scale)``, saturated at the ends."""
     return _unshifted(symmetric_levels(bits).to(rows), rows.new_full((len(rows), 1), scale))

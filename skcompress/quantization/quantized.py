@@ -22,7 +22,7 @@ from ..training.teaching import check_taught, taught_by
 from .allocation import allocate
 from .batch_norm import fold, recalibrate
 from .checks import check_products, check_size
-from .formats import FORMATS
+from .formats import FORMATS, HUGE, TINY
 from .integers import IntegerModule
 from .refusals import REFUSALS
 from .rounding import quantize
@@ -53,7 +53,7 @@ class QuantizedNet(BaseCompressedNet):
     granularity : {"tensor", "channel"} or int >= 2, default=None
         What shares a scale: a weight matrix, the weights of one output, or runs of so many inputs
         of an output. None means "tensor" for a codebook and "channel" for the rest.
-    scale : float > 0, default=None
+    scale : float > 0, in the range of float32, default=None
         Fixed step of the symmetric format: ``scale=2**-b`` is the textbook map
         ``q = round(w * 2**b)``, saturated. None chooses the steps of least squared error.
     rounding : {"nearest", "reconstruct"}, default="nearest"
@@ -153,7 +153,7 @@ class QuantizedNet(BaseCompressedNet):
             Interval(Integral, 2, None, closed="left"),
             None,
         ],
-        "scale": [Interval(Real, 0, None, closed="neither"), None],
+        "scale": [Interval(Real, TINY, HUGE, closed="both"), None],
         "rounding": [StrOptions({"nearest", "reconstruct"})],
         "activations": [StrOptions({"dynamic", "static"}), None],
         "batch_norm": [StrOptions({"recalibrate", "fold", "keep"})],

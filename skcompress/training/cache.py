@@ -26,7 +26,7 @@ from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
 
 LIBRARIES = ("torch", "skorch", "skcompress")
-_OWN = ("_input_shapes", "_input_names")
+_OWN = ("_input_shapes", "_input_names", "_row_specs")
 
 
 @dataclass

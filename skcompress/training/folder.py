@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +52,7 @@ class CacheFolder:
     @property
     def path(self) -> Path:
         """The folder of the entries."""
-        return Path(self.location) / NAME
+        return Path(self.location).expanduser() / NAME
 
     @property
     def n_bytes(self) -> int:
@@ -70,13 +71,22 @@ class CacheFolder:
         Raises
         ------
         ValueError
-            If its permissions or its owner let others write.
+            If it cannot be made, if its permissions or its owner let others write, or if
+            `max_bytes` is no number of bytes.
         """
-        for folder in (Path(self.location), self.path):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not isinstance(self.max_bytes, Integral) or self.max_bytes < 0:
+            raise ValueError(f"max_bytes is {self.max_bytes!r}; give a whole number, at least 0.")
+        try:
+            for folder in (self.path.parent, self.path):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"memory={str(self.location)!r} cannot be a folder: {error}. Give a path where you"
+                " can write."
+            ) from error
         if os.name != "posix":
             return
-        for folder in (Path(self.location), self.path):
+        for folder in (self.path.parent, self.path):
             status = folder.stat()
             if status.st_mode & 0o022:
                 raise ValueError(
@@ -124,7 +134,12 @@ class CacheFolder:
         if found is not None:
             return found
         lock = FileLock(self.path / (key + LOCK), mode=0o600)
-        with lock.acquire(poll_interval=0.02):
+        try:
+            lock.acquire(poll_interval=0.02)
+        except OSError as error:  # a folder that can only be read
+            self._warn(error)
+            return compute()
+        try:
             # Whoever held the lock may have written it meanwhile.
             self._remove_damaged(key)
             found = self._unpacked(key, unpack)
@@ -135,6 +150,8 @@ class CacheFolder:
             if data is not None:
                 self._write(key, data)
             return result
+        finally:
+            lock.release()
 
     def _unpacked(self, key: str, unpack: Callable[[Entry], T | None]) -> T | None:
         entry = self.get(key)
@@ -166,11 +183,11 @@ class CacheFolder:
             os.replace(part.name, self._file(key))
             self._evict(key)
         except OSError as error:  # a full disk is no reason to lose the result
-            warnings.warn(
-                f"A result could not be cached in {str(self.path)!r}: {error}.",
-                UserWarning,
-                stacklevel=2,
-            )
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        message = f"A result could not be cached in {str(self.path)!r}: {error}."
+        warnings.warn(message, UserWarning, stacklevel=2)
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """Yield when each entry was last used, its bytes and its path."""

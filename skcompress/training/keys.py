@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from collections.abc import Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 from weakref import ReferenceType
@@ -10,12 +9,12 @@ from weakref import ReferenceType
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from skorch.dataset import Dataset as ArrayDataset
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from .nets import is_frozen
 from .sources import by_value, class_body, function_parts, library_version, user_files
 
 CHUNK = 2**16
@@ -95,7 +94,11 @@ class _Description:
         # Objects that contain the one that is written now, and tensors, which may be shared.
         self.path: list[Any] = []
         self.tensors: list[Tensor] = []
+        # Classes and functions, which may call each other, and files, by the order of their names.
+        self.code: dict[int, tuple[int, Any]] = {}
         self.files: set[str] = set()
+        # Whether what is written now stands inside of a frozen estimator.
+        self.is_frozen = False
 
     def write(self, *words: str) -> None:
         for word in words:
@@ -110,7 +113,7 @@ class _Description:
             self.add_tensor(value)
         elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
             self.write("array", self.of_array(value))
-        elif isinstance(value, _GENERATORS):
+        elif isinstance(value, _GENERATORS) and not self.is_frozen:
             raise UncacheableError(f"a {type(value).__name__} is no integer seed")
         else:
             self.add_nested(value)
@@ -125,6 +128,9 @@ class _Description:
         if isinstance(value, ReferenceType):
             self.write("weak reference")
             self.add(value())
+        elif hasattr(value, "__wrapped__") and not isinstance(value, (type, FunctionType)):
+            self.write("wrapper", type(value).__name__)
+            self.add(value.__wrapped__)
         elif isinstance(value, (type, FunctionType)):
             self.add_written(value)
         elif isinstance(value, ModuleType):
@@ -156,16 +162,21 @@ class _Description:
         self.write(str(tuple(plain.shape)), array_digest(plain.flatten().view(torch.uint8).numpy()))
 
     def add_written(self, value: Any) -> None:
-        """Write a class or a function."""
-        self.write(type(value).__name__, value.__qualname__)
+        """Write a class or a function: of a library by its name, of the user by all it is."""
+        if id(value) in self.code:
+            self.write("written before", str(self.code[id(value)][0]))
+            return
+        self.code[id(value)] = len(self.code), value
+        # Workers make classes of functions anew, and inside of another function.
+        self.write(type(value).__name__, value.__qualname__.rpartition("<locals>.")[2])
         for part in (value,) if isinstance(value, FunctionType) else value.__mro__:
             if not by_value(part):
                 self.write(part.__module__, part.__qualname__)
                 self.add_files(part.__module__)
-            elif isinstance(part, FunctionType):
-                self.add(function_parts(part))
-            else:
-                self.add(class_body(part))
+                if library_version(part.__module__) is not None:
+                    continue
+            # Also where there is a file, which may say something else by now.
+            self.add(function_parts(part) if isinstance(part, FunctionType) else class_body(part))
 
     def add_files(self, module: str) -> None:
         """Write the version of a library, or the user's files; each once is enough."""
@@ -180,18 +191,16 @@ class _Description:
                 self.hash.update(hashlib.blake2b(text, digest_size=20).digest())
 
     def add_estimator(self, estimator: Any) -> None:
-        """Write an unfitted estimator's parameters, and what a frozen one has learned."""
-        self.write("estimator")
+        """Write an estimator's parameters, and all that it has learned if it is frozen."""
+        self.write("estimator", repr(vars(estimator).get("_metadata_request")))
         self.add(type(estimator))
-        params = estimator.get_params(deep=False)
-        for name, value in sorted(params.items()):
-            if name in _NO_RESULT:
-                continue
-            self.write(name)
-            if isinstance(estimator, FrozenEstimator):
-                self.add(fitted_state(value))
-            else:
+        state = fitted_state(estimator) if self.is_frozen else estimator.get_params(deep=False)
+        outside, self.is_frozen = self.is_frozen, self.is_frozen or is_frozen(estimator)
+        for name, value in sorted(state.items()):
+            if name not in _NO_RESULT:
+                self.write(name)
                 self.add(value)
+        self.is_frozen = outside
 
     def add_parts(self, value: Any) -> None:
         self.write(type(value).__name__)
@@ -229,26 +238,14 @@ class _Description:
         self.add([*reduced[:3], *(None if it is None else list(it) for it in reduced[3:5])])
 
 
-def fitted_state(estimator: Any) -> Any:
-    """Return what a fitted estimator knows: weights and history of nets, attributes of others."""
-    if isinstance(estimator, NeuralNet):
-        parts = {name: getattr(estimator, name + "_", None) for name in estimator._modules}
-        losses = {name: getattr(estimator, name + "_", None) for name in estimator._criteria}
-        # How long epochs took is all that differs between equal fits.
-        rows = getattr(estimator, "history_", None) or []
-        history = [{name: row[name] for name in row if name != "dur"} for row in rows]
-        known = getattr(estimator, "classes_inferred_", None)
-        return estimator, parts, losses, history, known
-    if not isinstance(estimator, BaseEstimator):
-        return estimator
-    return estimator, _fitted_attributes(estimator)
-
-
-def _fitted_attributes(estimator: Any) -> Mapping[str, Any]:
-    state = dict(sorted(vars(estimator).items()))
-    params = estimator.get_params(deep=False)
-    return {
-        name: fitted_state(value) if isinstance(value, (NeuralNet, BaseEstimator)) else value
-        for name, value in state.items()
-        if name not in params
-    }
+def fitted_state(estimator: Any) -> dict[str, Any]:
+    """Return what a fitted estimator is made of: weights and history of nets, all of others."""
+    if not isinstance(estimator, NeuralNet):
+        return vars(estimator)
+    state = estimator.get_params(deep=False)
+    state |= {n + "_": getattr(estimator, n + "_", None) for n in estimator._modules}
+    state |= {n + "_": getattr(estimator, n + "_", None) for n in estimator._criteria}
+    # How long epochs took is all that differs between equal fits.
+    rows = getattr(estimator, "history_", None) or []
+    state["history_"] = [{name: row[name] for name in row if name != "dur"} for row in rows]
+    return state | {"classes_inferred_": getattr(estimator, "classes_inferred_", None)}

@@ -80,7 +80,10 @@ def user_files(module: str) -> dict[str, bytes]:
         file = getattr(sys.modules.get(name), "__file__", None)
         if name in found or file is None or library_version(name) is not None:
             continue
-        found[name] = Path(file).read_bytes()
+        try:
+            found[name] = Path(file).read_bytes()
+        except OSError:  # in an archive, or gone since; what is in memory counts anyway
+            continue
         waiting.extend(_imported(sys.modules[name]))
     return dict(sorted(found.items()))
 
@@ -110,13 +113,23 @@ def function_parts(function: FunctionType) -> dict[str, Any]:
             cells.append(cell.cell_contents)
         except ValueError:  # not assigned yet
             cells.append(None)
-    names = [n for n in _global_names(function.__code__) if n in function.__globals__]
+    names = [n for n in _global_names(function.__code__) if n[0] in function.__globals__]
     return {
         "code": code_parts(function.__code__),
         "defaults": (function.__defaults__, function.__kwdefaults__),
         "closure": cells,
-        "globals": {name: function.__globals__[name] for name in names},
+        "globals": {".".join(name): _value(function.__globals__, name) for name in names},
     }
+
+
+def _value(namespace: dict[str, Any], name: tuple[str, ...]) -> Any:
+    """Return what a name with dots means, as far as it goes through modules."""
+    value = namespace[name[0]]
+    for attribute in name[1:]:
+        if not isinstance(value, ModuleType) or not hasattr(value, attribute):
+            break
+        value = getattr(value, attribute)
+    return value
 
 
 def code_parts(code: CodeType) -> tuple:
@@ -128,9 +141,19 @@ def code_parts(code: CodeType) -> tuple:
 
 
 @lru_cache(maxsize=1024)
-def _global_names(code: CodeType) -> tuple[str, ...]:
-    kinds = ("LOAD_GLOBAL", "LOAD_NAME")
-    names = {i.argval for i in dis.get_instructions(code) if i.opname in kinds}
+def _global_names(code: CodeType) -> tuple[tuple[str, ...], ...]:
+    """List the globals that code names, with the attributes that it takes of them."""
+    names: set[tuple[str, ...]] = set()
+    name: tuple[str, ...] = ()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            name = (instruction.argval,)
+        elif name and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            name = (*name, instruction.argval)
+        elif instruction.opname not in ("CACHE", "PRECALL"):
+            names.add(name)
+            name = ()
+    names.discard(())
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names.update(_global_names(constant))

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from skcompress.training import CacheFolder
 from skcompress.training.entries import Entry, UncacheableError, read, to_bytes
@@ -226,6 +227,36 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="could not be cached .*No space left"):
         estimator = counted(memory=tmp_path / "cache").fit(X, Y)
     assert estimator.score(X, Y) > 0.5
+
+
+def test_a_folder_that_can_only_be_read(tmp_path, monkeypatch):
+    """What is there is used, and what is not is computed, with a warning."""
+    first = counted(memory=tmp_path / "cache").fit(X, Y)
+
+    def fail(*args, **settings):
+        raise PermissionError("Permission denied")
+
+    monkeypatch.setattr(FileLock, "acquire", fail)
+    assert_same_state(state(first), state(counted(memory=tmp_path / "cache").fit(X, Y)))
+    with pytest.warns(UserWarning, match="could not be cached .*Permission denied"):
+        counted(memory=tmp_path / "cache", sparsity=0.7).fit(X, Y)
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    """The error names the parameter, before any training."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"memory=.* cannot be a folder: .*Give a path where you"):
+        counted(tmp_path / "log", tmp_path / "file").fit(X, Y)
+    for size in ("2GB", None, -1, 0.5):
+        with pytest.raises(ValueError, match=r"max_bytes is .*; give a whole number, at least 0"):
+            counted(tmp_path / "log", CacheFolder(tmp_path / "cache", max_bytes=size)).fit(X, Y)
+    assert n_fits(tmp_path / "log") == 0
+
+
+def test_the_folder_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    """As shells have it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert CacheFolder("~/cache").path.is_relative_to(tmp_path)
 
 
 VALUES = [
