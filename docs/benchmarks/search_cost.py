@@ -159,13 +159,18 @@ def parallel(name, n_rows, epochs):
             assert len(Path(log).read_text().splitlines()) == 5, "a dense fit was repeated"
 
 
-def measure(trial):
-    """Yield rows of the results."""
+def measure_parallel(trial):
+    """Yield rows of one process and of two."""
     repeats, epochs = (1, 2) if trial else (5, 10)
     for number in range(repeats):
         for figure, wall, cpu in parallel("MNIST", 2000 if trial else 12_000, epochs):
             yield {"data": "MNIST", "rows": 0, "candidates": 10, "turn": number,
                    "figure": figure, "seconds": wall, "cpu": cpu}  # fmt: skip
+
+
+def measure_cost(trial):
+    """Yield rows of plain skorch, of searches and of second runs."""
+    repeats, epochs = (1, 2) if trial else (5, 10)
     # Those with figures to reach, in turns; the rest, for the plot, once.
     cases = [("tabular", 4000, 10, repeats), ("MNIST", 3000, 10, repeats)]
     cases += [("tabular", 4000, n, 1) for n in ((5,) if trial else (5, 20, 40, 80))]
@@ -256,16 +261,23 @@ def main():
     """Measure, or only report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--report", action="store_true", help="only write the page anew")
+    parser.add_argument("--parts", nargs="+", default=["parallel", "cost"],
+                        help="what to measure anew; 'parallel' needs two free cores")  # fmt: skip
     parser.add_argument("--trial", action="store_true", help="few turns of short searches")
     parser.add_argument("--folder", type=Path, default=HERE, help="where the results go")
     arguments = parser.parse_args()
     path = arguments.folder / "search_cost.csv"
-    if not arguments.report:
+    parts = {"parallel": measure_parallel, "cost": measure_cost}
+    for part in [] if arguments.report else arguments.parts:
         torch.set_num_threads(1)
         rows = []
-        for row in measure(arguments.trial):
+        for row in parts[part](arguments.trial):
             rows.append(row)
             print(row, flush=True)
+        if path.exists():
+            table = pd.read_csv(path)
+            other = (table.rows == 0) if part == "cost" else (table.rows > 0)
+            rows += table[other].to_dict("records")
         pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
     table = pd.read_csv(path)
     (arguments.folder / "search_cost.md").write_text(report(table))

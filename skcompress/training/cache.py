@@ -21,7 +21,7 @@ from .entries import Entry, to_bytes
 from .fitted import changed_params, check_same, pack_net, unpack_net
 from .folder import CacheFolder, as_folder
 from .isolation import draw_seed, seed_generators, stage_seed
-from .keys import UncacheableError, digest
+from .keys import Known, UncacheableError, digest
 from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
 
@@ -33,7 +33,7 @@ _OWN = ("_input_shapes", "_input_names", "_row_specs")
 class _Fit:
     """What the nested stages of one call of ``fit`` share."""
 
-    known: dict[int, tuple[Any, str]] = field(default_factory=dict)
+    known: Known = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     keys: dict[int, tuple[Any, str]] = field(default_factory=dict)
 

@@ -27,21 +27,25 @@ _IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 
 
+# Digests of arrays and of files that are known already.
+Known = dict[int | str, tuple[Any, str]]
+
+
 class UncacheableError(Exception):
     """Raised for what cannot be looked into, or has a result that is not the same again."""
 
 
-def digest(*values: Any, known: dict[int, tuple[Any, str]] | None = None) -> str:
+def digest(*values: Any, known: Known | None = None) -> str:
     """Return a digest of values: data, parameters, estimators, classes and functions.
 
     Parameters
     ----------
     *values : object
-        Classes and functions of libraries count by name and version, those of the user's
-        modules by the text of the files, others by their code. Other objects count by what
-        pickle would save.
+        Classes and functions of libraries count by name and version, those of the user by their
+        code and by the text of their files. Other objects count by what pickle would save.
     known : dict, default=None
-        Digests of arrays by their id, each with the array itself; new ones are added.
+        Digests of arrays by their id, each with the array itself, and of the files of modules by
+        their names; new ones are added.
 
     Raises
     ------
@@ -60,7 +64,7 @@ def digest(*values: Any, known: dict[int, tuple[Any, str]] | None = None) -> str
     description = _Description({} if known is None else known)
     for value in values:
         description.add(value)
-    return description.hash.hexdigest()
+    return hashlib.blake2b(b"".join(description.words), digest_size=20).hexdigest()
 
 
 def array_digest(array: np.ndarray) -> str:
@@ -88,13 +92,13 @@ def array_digest(array: np.ndarray) -> str:
 class _Description:
     """Writes values into a hash, each with its type, so that no two read the same."""
 
-    def __init__(self, known: dict[int, tuple[Any, str]]) -> None:
-        self.hash = hashlib.blake2b(digest_size=20)
+    def __init__(self, known: Known) -> None:
+        self.words: list[bytes] = []
         self.known = known
         # Objects that contain the one that is written now, and tensors, which may be shared.
         self.path: list[Any] = []
         self.tensors: list[Tensor] = []
-        # Classes and functions, which may call each other, and files, by the order of their names.
+        # Classes and functions, which may call each other, and modules whose files are written.
         self.code: dict[int, tuple[int, Any]] = {}
         self.files: set[str] = set()
         # Whether what is written now stands inside of a frozen estimator.
@@ -103,7 +107,7 @@ class _Description:
     def write(self, *words: str) -> None:
         for word in words:
             data = word.encode("utf-8", "surrogatepass")
-            self.hash.update(len(data).to_bytes(8, "little") + data)
+            self.words += len(data).to_bytes(8, "little"), data
 
     def add(self, value: Any) -> None:
         value = value.item() if isinstance(value, np.generic) and value.dtype != object else value
@@ -184,11 +188,11 @@ class _Description:
         if version is not None:
             self.write(version)
             return
-        for name, text in user_files(module).items():
-            self.write(name)
-            if name not in self.files:
-                self.files.add(name)
-                self.hash.update(hashlib.blake2b(text, digest_size=20).digest())
+        if module not in self.files:
+            self.files.add(module)
+            if module not in self.known:
+                self.known[module] = None, _digest_of_files(module)
+            self.write(self.known[module][1])
 
     def add_estimator(self, estimator: Any) -> None:
         """Write an estimator's parameters, and all that it has learned if it is frozen."""
@@ -236,6 +240,14 @@ class _Description:
             self.write(str(getattr(value, "__module__", "")), reduced)
             return
         self.add([*reduced[:3], *(None if it is None else list(it) for it in reduced[3:5])])
+
+
+def _digest_of_files(module: str) -> str:
+    text = b"".join(
+        part for name, text in user_files(module).items()
+        for part in (f"{name} {len(text)} ".encode(), text)
+    )  # fmt: skip
+    return hashlib.blake2b(text, digest_size=20).hexdigest()
 
 
 def fitted_state(estimator: Any) -> dict[str, Any]:
