@@ -21,19 +21,11 @@ from ..training.nets import fitted_net, is_frozen, wrapped_net
 from ..training.teaching import check_taught
 from .augment import munge
 from .extra import add_rows, check_table, check_unlabeled
+from .given import Rows, as_given
 from .hints import check_layers, student_hints
 from .refusals import IN_SAMPLE, REFUSALS, listed
-from .targets import (
-    Rows,
-    as_given,
-    as_soft,
-    average,
-    fit_all,
-    make_splits,
-    out_of_fold,
-    score,
-    warn_if_no_better,
-)
+from .splits import make_splits
+from .targets import as_soft, average, fit_all, out_of_fold, score, warn_if_no_better
 from .teachers import as_estimator, check_teacher, is_trained, warn_of_weights
 
 

@@ -19,7 +19,9 @@ from sklearn.naive_bayes import GaussianNB
 
 from skcompress import DistilledNet
 from skcompress.distillation.augment import munge
-from skcompress.distillation.targets import Rows, as_soft, make_splits, out_of_fold, score
+from skcompress.distillation.given import Rows
+from skcompress.distillation.splits import make_splits
+from skcompress.distillation.targets import as_soft, out_of_fold, score
 from tests.contract_modules import blobs, classifier, line, regressor
 
 FEATURES, Y = blobs(60)
