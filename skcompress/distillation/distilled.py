@@ -54,6 +54,7 @@ class DistilledNet(BaseCompressedNet):
     cv : int >= 2, splitter, iterable of (train, test) or "in-sample", default=None
         The folds of soft labels; None means 5. Rows tested several times get the average, rows
         never tested have no soft label. "in-sample" asks a teacher fitted on all of the rows.
+        A frozen teacher has no use for a number of folds.
     hints : dict of str, default=None
         Layers of the student, and the layers of the teacher that they are compared with, where
         both are nets: by which rows they find similar [3]_, so that widths may differ.
@@ -132,7 +133,7 @@ class DistilledNet(BaseCompressedNet):
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "loss": [StrOptions({"kl", "mse"}), None],
-        "cv": [Interval(Integral, 2, None, closed="left"), "cv_object", StrOptions({IN_SAMPLE})],
+        "cv": ["cv_object", StrOptions({IN_SAMPLE})],
         "hints": [Mapping, None],
         "hint_weight": [Interval(Real, 0, None, closed="neither"), None],
         "augment": [Interval(Integral, 0, None, closed="left")],
@@ -183,8 +184,8 @@ class DistilledNet(BaseCompressedNet):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Class labels of any type, or numbers for a regressor.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows, for student and teacher. Rows of no weight leave
-            after the split into folds.
+            Non-negative weights of the rows, for student and teacher. Splits given as `cv` count
+            rows of no weight, which leave afterwards.
         X_unlabeled : array-like of shape (n_unlabeled, ...), default=None
             More rows, of weight one, which the teacher labels. With metadata routing a search
             passes them whole, unless they are exactly as many as the rows of `X`.
