@@ -23,10 +23,11 @@ from .augment import munge
 from .extra import add_rows, check_table, check_unlabeled
 from .given import Rows, as_given
 from .hints import check_layers, student_hints
+from .net_teacher import as_estimator
 from .refusals import IN_SAMPLE, REFUSALS, listed
 from .splits import make_splits
 from .targets import as_soft, average, fit_all, out_of_fold, score, warn_if_no_better
-from .teachers import as_estimator, check_teacher, is_trained, warn_of_weights
+from .teachers import check_teacher, is_trained, warn_of_weights
 
 
 class DistilledNet(BaseCompressedNet):
@@ -204,7 +205,7 @@ class DistilledNet(BaseCompressedNet):
         for teacher in teachers:
             check_teacher(teacher, is_classifier(self))
         # Before the teacher is fitted, which may take long.
-        for inner in (self.estimator, *teachers):
+        for inner in (self.estimator, *listed(self.teacher), *teachers):
             if isinstance(inner, BaseCompressedNet):
                 inner._check_parameters()
         return net
@@ -223,8 +224,8 @@ class DistilledNet(BaseCompressedNet):
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         """Leave the net as it is: what was to be done is done in the student's fit."""
 
-    def _teachers(self) -> list[Any]:
-        return [as_estimator(teacher) for teacher in listed(self.teacher)]
+    def _teachers(self, classes: np.ndarray | None = None) -> list[Any]:
+        return [as_estimator(teacher, classes) for teacher in listed(self.teacher)]
 
     def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
         """Attach the teacher's labels to the rows, and add those rows that it alone labels."""
@@ -248,7 +249,7 @@ class DistilledNet(BaseCompressedNet):
 
     def _ask(self, given: Rows, seed: int, extra: bool) -> np.ndarray:
         """Return what the teacher says of each row, and note how well it does."""
-        teachers, folder = self._teachers(), cache_folder(self)
+        teachers, folder = self._teachers(given.classes), cache_folder(self)
         for name in ("teacher_", "baseline_score_"):
             self.__dict__.pop(name, None)  # of an earlier fit
         if given.weights is not None:
@@ -266,7 +267,8 @@ class DistilledNet(BaseCompressedNet):
             values = out_of_fold(teachers, given, splits, stage_seed(seed, "teacher"), folder)
         self.teacher_score_ = score(values, given)
         if self.baseline and splits is not None:
-            student, alone = as_estimator(self.estimator), stage_seed(seed, "baseline")
+            student = as_estimator(self.estimator, given.classes)
+            alone = stage_seed(seed, "baseline")
             answers = out_of_fold([student], given, splits, alone, folder)
             self.baseline_score_ = score(answers, given)
             warn_if_no_better(self.teacher_score_, self.baseline_score_)

@@ -14,7 +14,7 @@ from ..training.isolation import stage_seed
 from ..training.soft import DEFAULT_TEMPERATURE, SoftTargets
 from .given import Rows
 from .splits import Splits
-from .teachers import answers, fitted
+from .teachers import answers, fitted, unwrapped
 
 
 def fit_all(teachers: Iterable[Any], rows: Rows, seed: int) -> list[Any]:
@@ -63,7 +63,13 @@ def _out_of_fold(teachers: list[Any], rows: Rows, splits: Splits, seed: int) -> 
     shape = rows.y.shape if rows.classes is None else (len(rows.y), len(rows.classes))
     values, counts = np.zeros(shape), np.zeros((len(rows.y), *[1] * (len(shape) - 1)))
     for fold, (train, test) in enumerate(splits):
-        known = fit_all(teachers, rows.take(train), stage_seed(seed, f"fold {fold}"))
+        try:
+            known = fit_all(teachers, rows.take(train), stage_seed(seed, f"fold {fold}"))
+        except Exception as error:
+            names = " or ".join(type(unwrapped(teacher)).__name__ for teacher in teachers)
+            where = f"on the training rows of fold {fold + 1} of cv="
+            error.add_note(f"{names}, {where}, is what failed.")
+            raise
         given = average(known, take_rows(rows.X, test), rows.classes)
         values[test] += given.reshape(values[test].shape)
         counts[test] += 1
