@@ -21,20 +21,13 @@ from ..training.nets import fitted_net, is_frozen, wrapped_net
 from ..training.teaching import check_taught
 from .augment import munge
 from .extra import add_rows, check_table, check_unlabeled
+from .given import Rows, as_given
 from .hints import check_layers, student_hints
+from .net_teacher import as_estimator
 from .refusals import IN_SAMPLE, REFUSALS, listed
-from .targets import (
-    Rows,
-    as_given,
-    as_soft,
-    average,
-    fit_all,
-    make_splits,
-    out_of_fold,
-    score,
-    warn_if_no_better,
-)
-from .teachers import as_estimator, check_teacher, is_trained, warn_of_weights
+from .splits import make_splits
+from .targets import as_soft, average, fit_all, out_of_fold, score, warn_if_no_better
+from .teachers import check_teacher, is_trained, warn_of_weights
 
 
 class DistilledNet(BaseCompressedNet):
@@ -62,6 +55,7 @@ class DistilledNet(BaseCompressedNet):
     cv : int >= 2, splitter, iterable of (train, test) or "in-sample", default=None
         The folds of soft labels; None means 5. Rows tested several times get the average, rows
         never tested have no soft label. "in-sample" asks a teacher fitted on all of the rows.
+        A frozen teacher has no use for a number of folds.
     hints : dict of str, default=None
         Layers of the student, and the layers of the teacher that they are compared with, where
         both are nets: by which rows they find similar [3]_, so that widths may differ.
@@ -140,7 +134,7 @@ class DistilledNet(BaseCompressedNet):
         "alpha": [Interval(Real, 0, 1, closed="right")],
         "temperature": [Interval(Real, 0, None, closed="neither"), None],
         "loss": [StrOptions({"kl", "mse"}), None],
-        "cv": [Interval(Integral, 2, None, closed="left"), "cv_object", StrOptions({IN_SAMPLE})],
+        "cv": ["cv_object", StrOptions({IN_SAMPLE})],
         "hints": [Mapping, None],
         "hint_weight": [Interval(Real, 0, None, closed="neither"), None],
         "augment": [Interval(Integral, 0, None, closed="left")],
@@ -191,8 +185,8 @@ class DistilledNet(BaseCompressedNet):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Class labels of any type, or numbers for a regressor.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights of the rows, for student and teacher. Rows of no weight leave
-            after the split into folds.
+            Non-negative weights of the rows, for student and teacher. Splits given as `cv` count
+            rows of no weight, which leave afterwards.
         X_unlabeled : array-like of shape (n_unlabeled, ...), default=None
             More rows, of weight one, which the teacher labels. With metadata routing a search
             passes them whole, unless they are exactly as many as the rows of `X`.
@@ -211,7 +205,7 @@ class DistilledNet(BaseCompressedNet):
         for teacher in teachers:
             check_teacher(teacher, is_classifier(self))
         # Before the teacher is fitted, which may take long.
-        for inner in (self.estimator, *teachers):
+        for inner in (self.estimator, *listed(self.teacher), *teachers):
             if isinstance(inner, BaseCompressedNet):
                 inner._check_parameters()
         return net
@@ -230,8 +224,8 @@ class DistilledNet(BaseCompressedNet):
     def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
         """Leave the net as it is: what was to be done is done in the student's fit."""
 
-    def _teachers(self) -> list[Any]:
-        return [as_estimator(teacher) for teacher in listed(self.teacher)]
+    def _teachers(self, classes: np.ndarray | None = None) -> list[Any]:
+        return [as_estimator(teacher, classes) for teacher in listed(self.teacher)]
 
     def _teach(self, data: Data, rows: tuple, seed: int, **beside: Any) -> Data:
         """Attach the teacher's labels to the rows, and add those rows that it alone labels."""
@@ -255,7 +249,7 @@ class DistilledNet(BaseCompressedNet):
 
     def _ask(self, given: Rows, seed: int, extra: bool) -> np.ndarray:
         """Return what the teacher says of each row, and note how well it does."""
-        teachers, folder = self._teachers(), cache_folder(self)
+        teachers, folder = self._teachers(given.classes), cache_folder(self)
         for name in ("teacher_", "baseline_score_"):
             self.__dict__.pop(name, None)  # of an earlier fit
         if given.weights is not None:
@@ -273,7 +267,8 @@ class DistilledNet(BaseCompressedNet):
             values = out_of_fold(teachers, given, splits, stage_seed(seed, "teacher"), folder)
         self.teacher_score_ = score(values, given)
         if self.baseline and splits is not None:
-            student, alone = as_estimator(self.estimator), stage_seed(seed, "baseline")
+            student = as_estimator(self.estimator, given.classes)
+            alone = stage_seed(seed, "baseline")
             answers = out_of_fold([student], given, splits, alone, folder)
             self.baseline_score_ = score(answers, given)
             warn_if_no_better(self.teacher_score_, self.baseline_score_)

@@ -1,5 +1,6 @@
 """What DistilledNet refuses, and what to do instead."""
 
+from numbers import Integral
 from typing import Any
 
 from sklearn.base import is_classifier
@@ -31,8 +32,13 @@ def _is_net(teacher: Any) -> bool:
         return False
 
 
-def _has_cv(distilled: Any) -> bool:
-    return distilled.cv is not None and not isinstance(distilled.cv, str)
+def _all_frozen(teacher: Any) -> bool:
+    return bool(listed(teacher)) and all(map(is_frozen, listed(teacher)))
+
+
+def _has_splits(distilled: Any) -> bool:
+    """Tell whether splits are given; a search may combine a number with teachers of any kind."""
+    return distilled.cv is not None and not isinstance(distilled.cv, (str, Integral))
 
 
 REFUSALS = (
@@ -71,10 +77,11 @@ REFUSALS = (
         " have none. Leave temperature at None, or use loss='kl' with a classifier.",
     ),
     Refusal(
-        "cv with frozen teachers",
-        lambda p, net: _has_cv(p) and not p.baseline and all(map(is_frozen, listed(p.teacher))),
+        "splits with frozen teachers",
+        lambda p, net: _has_splits(p) and not p.baseline and _all_frozen(p.teacher),
         "cv= splits the rows that teachers are fitted on, and a frozen teacher is not fitted."
-        " Leave cv at None, or set baseline=True, which fits the student on these splits.",
+        " Leave cv at None or a number of folds, or set baseline=True, which fits the student on"
+        " these splits.",
     ),
     Refusal(
         "baseline with cv='in-sample'",

@@ -2,137 +2,19 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import is_classifier
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.model_selection import KFold, StratifiedKFold, check_cv
 
-from .. import inputs
 from ..inputs import take_rows
 from ..training.cache import cached_array
 from ..training.folder import CacheFolder
 from ..training.isolation import stage_seed
 from ..training.soft import DEFAULT_TEMPERATURE, SoftTargets
-from .teachers import answers, fitted
-
-Splits = list[tuple[np.ndarray, np.ndarray]]
-DEFAULT_FOLDS = 5
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows given to ``fit``, as they were given.
-
-    Parameters
-    ----------
-    X : array, frame, dict of arrays or SliceDataset
-    y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-        Labels of the user's own, or numbers.
-    weights : ndarray of shape (n_samples,) or None
-        Non-negative; a row of no weight is never trained on.
-    classes : ndarray of shape (n_classes,) or None
-        None for a regressor.
-    """
-
-    X: Any
-    y: np.ndarray
-    weights: np.ndarray | None
-    classes: np.ndarray | None
-
-    @property
-    def counted(self) -> np.ndarray:
-        """Which rows have a weight."""
-        return np.ones(len(self.y), dtype=bool) if self.weights is None else self.weights > 0
-
-    def take(self, rows: np.ndarray) -> "Rows":
-        """Keep some rows."""
-        weights = None if self.weights is None else self.weights[rows]
-        return Rows(take_rows(self.X, rows), self.y[rows], weights, self.classes)
-
-
-def as_given(estimator: Any, X: Any, y: Any, sample_weight: Any) -> Rows:
-    """Return all rows as the teacher is given them: frames as they are, y as it was.
-
-    Parameters
-    ----------
-    estimator : DistilledNet
-        It has seen them, and knows their classes.
-    """
-    X = X if hasattr(X, "iloc") else inputs.check_inputs(estimator, X, reset=False)
-    y = np.asarray(inputs.as_target(y))
-    classification = is_classifier(estimator)
-    if classification or estimator.target_ndim_ == 1:
-        y = y.ravel()
-    weights = inputs.check_weights(sample_weight, len(y))
-    return Rows(X, y, weights, estimator.classes_ if classification else None)
-
-
-def make_splits(cv: Any, rows: Rows, seed: int) -> Splits | None:
-    """Split rows as scikit-learn does; a number of folds shuffles them.
-
-    Returns
-    -------
-    splits : list of (train, test), or None where the rows are too few, with a warning
-    """
-    if cv is None or isinstance(cv, (int, np.integer)):
-        n_folds, y = int(cv or DEFAULT_FOLDS), rows.y[rows.counted]
-        most = len(y) if rows.classes is None else np.unique(y, return_counts=True)[1].max()
-        if most < n_folds:
-            warnings.warn(
-                f"{len(y)} rows are too few for {n_folds} folds: the teacher's labels are those"
-                " of the rows that it was fitted on, and too sure of themselves. Give fewer"
-                " folds, cv=2 at least, or more rows. There is no baseline_score_ either.",
-                UserWarning,
-                stacklevel=2,
-            )
-            return None
-        kind = KFold if rows.classes is None else StratifiedKFold
-        cv = kind(n_folds, shuffle=True, random_state=seed % 2**32)
-    splitter = check_cv(cv, rows.y, classifier=rows.classes is not None)
-    try:
-        splits = [(_numbers(train), _numbers(test)) for train, test in _split(splitter, rows)]
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"cv={cv!r} cannot split the rows: {error} A splitter that needs more than rows and"
-            " labels is given as its splits: cv=list(GroupKFold(3).split(X, y, groups))."
-        ) from error
-    _check_splits(splits, rows)
-    return splits
-
-
-def _split(splitter: Any, rows: Rows) -> Iterable[tuple[Any, Any]]:
-    return splitter.split(np.zeros(len(rows.y)), rows.y)
-
-
-def _numbers(rows: Any) -> np.ndarray:
-    """Return the numbers of rows, which may be given as a mask."""
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
-
-
-def _check_splits(splits: Splits, rows: Rows) -> None:
-    """Refuse splits that no teacher can be fitted on."""
-    if not splits:
-        raise ValueError(
-            "cv= gives no splits. A generator is used up by one fit: give a list of (train, test)."
-        )
-    for number, (train, test) in enumerate(splits, 1):
-        most = max(train.max(initial=-1), test.max(initial=-1))
-        if most >= len(rows.y):
-            raise ValueError(
-                f"Split {number} of cv= has row {most}, and there are {len(rows.y)} rows. Inside"
-                " a search the rows are those of a training fold: give a splitter there."
-            )
-        labels = rows.y[train][rows.counted[train]]
-        if not len(labels) or (rows.classes is not None and len(np.unique(labels)) < 2):
-            raise ValueError(
-                f"The training rows of split {number} of cv= hold"
-                f" {'one class only' if len(labels) else 'no row of positive weight'}. Shuffle"
-                " them, as StratifiedKFold(3, shuffle=True) does."
-            )
+from .given import Rows
+from .splits import Splits
+from .teachers import answers, fitted, unwrapped
 
 
 def fit_all(teachers: Iterable[Any], rows: Rows, seed: int) -> list[Any]:
@@ -181,7 +63,13 @@ def _out_of_fold(teachers: list[Any], rows: Rows, splits: Splits, seed: int) -> 
     shape = rows.y.shape if rows.classes is None else (len(rows.y), len(rows.classes))
     values, counts = np.zeros(shape), np.zeros((len(rows.y), *[1] * (len(shape) - 1)))
     for fold, (train, test) in enumerate(splits):
-        known = fit_all(teachers, rows.take(train), stage_seed(seed, f"fold {fold}"))
+        try:
+            known = fit_all(teachers, rows.take(train), stage_seed(seed, f"fold {fold}"))
+        except Exception as error:
+            names = " or ".join(type(unwrapped(teacher)).__name__ for teacher in teachers)
+            where = f"on the training rows of fold {fold + 1} of cv="
+            error.add_note(f"{names}, {where}, is what failed.")
+            raise
         given = average(known, take_rows(rows.X, test), rows.classes)
         values[test] += given.reshape(values[test].shape)
         counts[test] += 1

@@ -11,58 +11,22 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import has_fit_parameter
-from skorch import NeuralNet
 
-from ..base import BaseCompressedNet
 from ..training.isolation import seed_generators, stage_seed
-from ..training.loop import Data
 from ..training.nets import is_frozen
+from .net_teacher import NetTeacher, shares
 
 WEIGHT = "sample_weight"
 
 
-class NetTeacher(BaseCompressedNet):
-    """A skorch net as it is, with scikit-learn's manners: labels, types, weights and seeds.
-
-    Parameters
-    ----------
-    estimator : skorch net or FrozenEstimator of one
-    random_state : int, RandomState instance or None, default=None
-    n_threads : int >= 1, default=None
-    memory : str, path, joblib.Memory or CacheFolder, default=None
-    verbose : int or bool, default=0
-    """
-
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        random_state: Any = None,
-        n_threads: int | None = None,
-        memory: Any = None,
-        verbose: int | bool = 0,
-    ) -> None:
-        self.estimator = estimator
-        self.random_state = random_state
-        self.n_threads = n_threads
-        self.memory = memory
-        self.verbose = verbose
-
-    def _compress(self, net: NeuralNet, data: Data, seed: int) -> None:
-        """Leave the net as it is."""
-
-
-def as_estimator(teacher: Any) -> Any:
-    """Wrap a skorch net, trained or not, which by itself knows neither labels nor weights."""
-    inner = teacher
-    while is_frozen(inner):
-        inner = inner.estimator
-    return NetTeacher(teacher) if isinstance(inner, NeuralNet) else teacher
+def unwrapped(teacher: Any) -> Any:
+    """Return a teacher as it was given."""
+    return teacher.estimator if isinstance(teacher, NetTeacher) else teacher
 
 
 def is_trained(teacher: Any) -> bool:
-    """Tell whether a teacher is frozen, as it was given or within :class:`NetTeacher`."""
-    return is_frozen(teacher.estimator if isinstance(teacher, NetTeacher) else teacher)
+    """Tell whether a teacher is frozen."""
+    return is_frozen(unwrapped(teacher))
 
 
 def check_teacher(teacher: Any, classification: bool) -> None:
@@ -105,7 +69,7 @@ def fitted(teacher: Any, X: Any, y: np.ndarray, weights: np.ndarray | None, seed
         for name, value in sorted(teacher.get_params().items())
         if value is None and name.rpartition("__")[2] == "random_state"
     }
-    # What draws from the global generators, such as a skorch net in a Pipeline, is seeded too.
+    # What draws from the global generators is seeded too.
     seed_generators(seed)
     return teacher.set_params(**states).fit(X, y, **weight_parameters(teacher, weights))
 
@@ -159,7 +123,8 @@ def answers(teacher: Any, X: Any, classes: np.ndarray | None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If it knows none of the classes, or answers with NaN or infinity.
+        If it knows none of the classes, does not have one column for each that it knows, or
+        answers with NaN or infinity.
     """
     if classes is None:
         given = np.asarray(teacher.predict(X), dtype=np.float64)
@@ -167,6 +132,13 @@ def answers(teacher: Any, X: Any, classes: np.ndarray | None) -> np.ndarray:
         return given
     given, known = np.asarray(teacher.predict_proba(X), dtype=np.float64), teacher.classes_
     assert_all_finite(given, input_name="the teacher's predictions")
+    if given.shape[1] != len(known):
+        raise ValueError(
+            f"The teacher {type(teacher).__name__} gives {given.shape[1]} columns of"
+            f" probabilities and knows {len(known)} classes, {known.tolist()}, so that nobody can"
+            " tell which is which. Frozen nets in it need classes=, the labels of all of their"
+            " outputs, and a frozen member of a VotingClassifier rows of every class in each fold."
+        )
     columns = {label: column for column, label in enumerate(known.tolist())}
     if columns.keys().isdisjoint(classes.tolist()):
         raise ValueError(
@@ -177,6 +149,4 @@ def answers(teacher: Any, X: Any, classes: np.ndarray | None) -> np.ndarray:
     for column, label in enumerate(classes.tolist()):
         if label in columns:
             aligned[:, column] = given[:, columns[label]]
-    totals = aligned.sum(1, keepdims=True)
-    # All of its probability may be on classes that are not asked for: then it says nothing.
-    return np.where(totals > 0, aligned / np.where(totals > 0, totals, 1), 1 / len(classes))
+    return shares(aligned)

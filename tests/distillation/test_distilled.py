@@ -93,6 +93,13 @@ def test_nested_names_search_the_teacher():
     assert search.fit(X, Y).best_score_ > WELL_ABOVE_CHANCE
 
 
+def test_a_search_may_have_a_frozen_teacher_among_others():
+    """A number of folds is for those that are fitted."""
+    teachers = [GaussianNB(), FrozenEstimator(GaussianNB().fit(X, Y))]
+    search = GridSearchCV(distilled(cv=2), {"teacher": teachers}, cv=2, error_score="raise")
+    assert (search.fit(X, Y).cv_results_["mean_test_score"] > WELL_ABOVE_CHANCE).all()
+
+
 HINTS = {"hints": {"layers.0": "layers.1", "layers.2": "layers.2"}}
 
 

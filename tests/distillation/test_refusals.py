@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import KFold
 from sklearn.svm import LinearSVC
 
 from skcompress import DistilledNet, PrunedNet
@@ -55,9 +56,9 @@ CASES = {
         lambda: of_numbers(temperature=2.0),
         lambda: asking(temperature=2.0, loss="mse"),
     ],
-    "cv with frozen teachers": [
-        lambda: asking(teacher=frozen(), cv=3),
-        lambda: asking(teacher=[frozen(), frozen()], cv=3),
+    "splits with frozen teachers": [
+        lambda: asking(teacher=frozen(), cv=KFold(3)),
+        lambda: asking(teacher=[frozen(), frozen()], cv=[([0, 1, 2], [3])]),
     ],
     "baseline with cv='in-sample'": [lambda: asking(baseline=True, cv="in-sample")],
     "hint_weight without hints": [lambda: asking(hint_weight=2.0)],
@@ -131,6 +132,20 @@ def test_parameters_out_of_range(settings, match):
     """Values without meaning are named."""
     with pytest.raises(ValueError, match=match):
         asking(**settings).fit(X, Y)
+
+
+@pytest.mark.parametrize("cv", [None, 2, KFold(2)], ids=steady)
+def test_no_teacher_is_no_frozen_one(cv):
+    """An empty list is told to be empty, whatever the folds."""
+    with pytest.raises(TypeError, match="teacher is an empty list"):
+        asking(teacher=[], cv=cv).fit(X, Y)
+
+
+def test_what_cv_may_be_is_said_once():
+    """The range of the number of folds is not repeated."""
+    with pytest.raises(ValueError, match=r"'cv' parameter") as error:
+        asking(cv=1).fit(X, Y)
+    assert str(error.value).count("[2, inf)") == 1
 
 
 def test_layers_that_are_not_there():

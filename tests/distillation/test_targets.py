@@ -8,7 +8,6 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import (
-    GroupKFold,
     KFold,
     RepeatedStratifiedKFold,
     TimeSeriesSplit,
@@ -19,7 +18,9 @@ from sklearn.naive_bayes import GaussianNB
 
 from skcompress import DistilledNet
 from skcompress.distillation.augment import munge
-from skcompress.distillation.targets import Rows, as_soft, make_splits, out_of_fold, score
+from skcompress.distillation.given import Rows
+from skcompress.distillation.splits import make_splits
+from skcompress.distillation.targets import as_soft, out_of_fold, score
 from tests.contract_modules import blobs, classifier, line, regressor
 
 FEATURES, Y = blobs(60)
@@ -181,32 +182,6 @@ def test_rows_never_tested_have_their_label_alone():
     np.testing.assert_array_equal(soft.alpha, np.r_[np.zeros(15), np.full(45, 0.7)])
     assert np.isfinite(soft.values).all()
     assert distilled(cv=TimeSeriesSplit(3)).fit(X, Y).teacher_score_ > 0
-
-
-BAD_SPLITS = {
-    "groups": (GroupKFold(3), r"cv=GroupKFold.*cannot split.*list\(GroupKFold\(3\).split"),
-    "used up": (iter(()), "gives no splits. A generator is used up"),
-    "beyond": ([(np.arange(20), [60])], "Split 1 of cv= has row 60, and there are 60 rows"),
-    "one class": ([(np.flatnonzero(Y == 1), [0])], "split 1 of cv= hold one class only"),
-    "no weight": ([(np.arange(30, 60), [0]), (np.arange(30), [40])],
-                  "split 2 of cv= hold no row of positive weight"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("cv", "message"), BAD_SPLITS.values(), ids=BAD_SPLITS)
-def test_splits_that_no_teacher_can_be_fitted_on(cv, message):
-    """Told before any teacher is fitted."""
-    rows = rows_of(FEATURES, Y, np.arange(3), np.arange(60) >= 30)
-    with pytest.raises(ValueError, match=message):
-        make_splits(cv, rows, 0)
-
-
-def test_splits_may_be_masks():
-    """As scikit-learn takes them."""
-    mask = np.arange(60) < 30
-    ((train, test),) = make_splits([(mask, ~mask)], rows_of(FEATURES, Y, np.arange(3)), 0)
-    assert train.tolist() == list(range(30))
-    assert test.tolist() == list(range(30, 60))
 
 
 def test_splits_that_test_nothing():
