@@ -21,6 +21,8 @@ NAME = "skcompress"
 SUFFIX, LOCK, PART = ".safetensors", ".lock", ".part"
 # Unfinished files of processes that were killed are older than that.
 ABANDONED = 24 * 3600.0
+# Bytes that this process has written to a folder since it last looked through it.
+_WRITTEN: dict[Path, int] = {}
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class CacheFolder:
             ) as part:
                 part.write(data)
             os.replace(part.name, self._file(key))
-            self._evict(key)
+            self._evict(key, len(data))
         except OSError as error:  # a full disk is no reason to lose the result
             self._warn(error)
 
@@ -199,8 +201,16 @@ class CacheFolder:
                     status = file.stat()
                     yield status.st_mtime, status.st_size, Path(file.path)
 
-    def _evict(self, newest: str) -> None:
-        """Remove what is too much, but not the entry that was just written."""
+    def _evict(self, newest: str, n_bytes: int) -> None:
+        """Remove what is too much, but not the entry that was just written.
+
+        Looking through a folder takes the longer the more is there, so that each process looks
+        when it has written a hundredth of what there may be.
+        """
+        _WRITTEN[self.path] = written = _WRITTEN.get(self.path, self.max_bytes) + n_bytes
+        if written <= self.max_bytes / 100:
+            return
+        _WRITTEN[self.path] = 0
         entries = sorted(self._entries())
         total = sum(size for _, size, _ in entries)
         for used, size, path in entries:

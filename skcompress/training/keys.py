@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from .nets import is_frozen
-from .sources import by_value, class_body, function_parts, library_version, user_files
+from .sources import (
+    by_value,
+    class_body,
+    function_parts,
+    library_version,
+    library_words,
+    user_files,
+)
 
 CHUNK = 2**16
 _FACTORS = np.frombuffer(np.random.RandomState(0).bytes(CHUNK), np.uint64) | np.uint64(1)
@@ -167,6 +174,10 @@ class _Description:
 
     def add_written(self, value: Any) -> None:
         """Write a class or a function: of a library by its name, of the user by all it is."""
+        words = library_words(value)
+        if words is not None:
+            self.write(*words)
+            return
         if id(value) in self.code:
             self.write("written before", str(self.code[id(value)][0]))
             return

@@ -65,6 +65,19 @@ def by_value(written: Any) -> bool:
         return True
 
 
+@lru_cache(maxsize=4096)
+def library_words(written: Any) -> tuple[str, ...] | None:
+    """Name a class, its bases, or a function, with their libraries' versions; None for a user's."""
+    parts = (written,) if isinstance(written, FunctionType) else written.__mro__
+    words = [type(written).__name__]
+    for part in parts:
+        version = library_version(part.__module__)
+        if version is None or by_value(part):
+            return None
+        words += part.__module__, part.__qualname__, version
+    return tuple(words)
+
+
 def user_files(module: str) -> dict[str, bytes]:
     """Read a user's module, and those of the user's that it takes classes and functions from.
 
