@@ -17,8 +17,8 @@ _STEP = 18518942588666869714
 # A count of 255 makes a probability slow enough for every tensor.
 _LIMIT = 255
 _START = (ONE // 2) << 8
-_FIRST_WEIGHT = 20_000
-_LEARNING_RATE = 6
+_FIRST_WEIGHTS = 60_000
+_LEARNING_RATE = 8
 _WIDTH = 48
 _TOP, _MASK = 1 << (_WIDTH - 8), (1 << _WIDTH) - 1
 
@@ -79,7 +79,7 @@ class Coder:
         self.position = _WIDTH // 8
         self.code = int.from_bytes(self.input[: self.position].ljust(self.position, b"\0"), "big")
 
-    def bit(self, bit: int, contexts: list[int], mixture: int) -> int:
+    def bit(self, bit: int, contexts: list[int], mixture: int, rate: int = _LEARNING_RATE) -> int:
         """Code a decision of 0 or 1.
 
         Parameters
@@ -89,16 +89,18 @@ class Coder:
             Keys of probabilities, any integers, as many as the mixture always has.
         mixture : int
             Key of the weights by which the contexts are mixed.
+        rate : int, default=8
+            How fast the weights follow.
         """
         states, get = self.states, self.states.get
         known = [get(key, _START) for key in contexts]
         odds = [STRETCH[state >> 12] for state in known]
-        weights = self.weights.get(mixture) or [_FIRST_WEIGHT] * len(contexts)
+        weights = self.weights.get(mixture) or [_FIRST_WEIGHTS // len(contexts)] * len(contexts)
         mixed = sum(map(mul, weights, odds)) >> 16
         p = SQUASH[mixed if -2048 < mixed < 2048 else (2047 if mixed > 0 else -2047)]
         bit = self._narrow(bit, p)
         goal = ONE - 1 if bit else 0
-        error = (goal + bit - p) * _LEARNING_RATE
+        error = (goal + bit - p) * rate
         self.weights[mixture] = [w + (x * error >> 18) for w, x in zip(weights, odds)]  # noqa: B905
         for key, state in zip(contexts, known):  # noqa: B905 - a test of lengths takes its time
             count, old = state & 255, state >> 8

@@ -3,6 +3,8 @@
 First it is said which rows and columns have anything but zeros. Of what is left, each cell is
 zero or not, then negative or not, then as large as a count of ones says. What the decisions
 before tell of a cell, its neighbours and the density of its row and column, are the contexts.
+Each stands by itself, and the mixture adds them up: pruned nets have few weights, too few to
+learn how contexts go together.
 """
 
 from .coder import Coder
@@ -10,6 +12,14 @@ from .coder import Coder
 # Kinds of decisions, each with contexts and mixtures of its own.
 ROW_ALIVE, COLUMN_ALIVE, NONZERO, NEGATIVE, LARGER, BITS = range(6)
 _LONGEST_COUNT = 18
+# Zeros are many, and a mixture that follows each of them is noise.
+_SLOW = 3
+# How much neighbours count, by rows and columns of pixels before: 100 * 0.3 ** (distance - 1).
+_IN_ROW = ((0, 1, 100), (0, 2, 30))
+_ABOVE = (
+    (1, 0, 100), (1, 1, 61), (1, -1, 61), (1, 2, 23), (1, -2, 23),
+    (2, 0, 30), (2, 1, 23), (2, -1, 23), (2, 2, 11), (2, -2, 11),
+)  # fmt: skip
 Rows = list[list[int]]
 
 
@@ -27,6 +37,18 @@ def code_matrix(coder: Coder, rows: Rows, period: int) -> None:
     """
     if not rows or not rows[0]:
         return
+    n_columns = len(rows[0])
+    if period == n_columns and 8 * len(rows) < n_columns:
+        # Of few rows, the columns tell more: they stand in the order of their density.
+        turned = [list(column) for column in zip(*rows, strict=True)]
+        _code(coder, turned, len(rows))
+        for row, cells in zip(rows, zip(*turned, strict=True), strict=True):
+            row[:] = cells
+    else:
+        _code(coder, rows, period)
+
+
+def _code(coder: Coder, rows: Rows, period: int) -> None:
     n_columns = len(rows[0])
     # A context of one column before must not be the column itself.
     period = max(period, 2)
@@ -69,14 +91,17 @@ class _Matrix:
     def __init__(self, coder: Coder, n_columns: int, period: int, columns: list[int]) -> None:
         self.coder, self.period, self.columns = coder, period, columns
         self.margin = 2 * period + 2
+        near = _IN_ROW + (_ABOVE if period < n_columns else ())
+        self.near = [(dy * period + dx, weight) for dy, dx, weight in near]
+        # Where contexts of this matrix's own rows and columns begin.
+        self.own = len(coder.states) << 32
         width = self.margin + n_columns + period + 2
         self.counts = [0] * width
-        self.above = [0] * width
         self.n_rows = self.last_count = 0
 
     def code_row(self, row: list[int]) -> None:
         """Code a row that has more than zeros; when decoding, fill it in."""
-        coder, period, counts, above = self.coder, self.period, self.counts, self.above
+        coder, period, counts = self.coder, self.period, self.counts
         current = [0] * len(counts)
         n_rows, count = self.n_rows, 0
         usual = level(self.last_count, len(self.columns))
@@ -94,37 +119,38 @@ class _Matrix:
                 counts[i - 1] + counts[i + 1] + counts[i - period] + counts[i + period], 4 * n_rows
             )
             contexts = [
-                _key(NONZERO, 0, around.bit_count() << 8 | dense),
-                _key(NONZERO, 1, full << 8 | beside),
-                _key(NONZERO, 2, around << 1 | (above[i] != 0)),
-            ]
-            if coder.bit(int(value != 0), contexts, _key(NONZERO, 0, min(around.bit_count(), 3))):
-                signs = _sign(left) | _sign(up) << 2
-                value = row[j] = self._code_value(value, i, signs, abs(left) + abs(up), full)
+                _key(NONZERO, 0, dense), _key(NONZERO, 1, full),
+                _key(NONZERO, 2, beside), _key(NONZERO, 3, around),
+            ]  # fmt: skip
+            mixture = _key(NONZERO, 0, min(around.bit_count(), 3))
+            if coder.bit(int(value != 0), contexts, mixture, _SLOW):
+                value = row[j] = self._code_value(value, current, i, full)
                 current[i] = value
                 count += 1
         for j in self.columns:
             counts[j + self.margin] += current[j + self.margin] != 0
-        self.above, self.last_count, self.n_rows = current, count, n_rows + 1
+        self.last_count, self.n_rows = count, n_rows + 1
 
-    def _code_value(self, value: int, column: int, signs: int, size: int, full: int) -> int:
+    def _code_value(self, value: int, current: list[int], column: int, full: int) -> int:
         """Code the sign and the magnitude of what is not zero."""
-        coder = self.coder
+        coder, own_row, own_column = self.coder, self.own | self.n_rows, self.own | column
+        sign, size = self._near(current, column)
+        left, up = current[column - 1], current[column - self.period]
         contexts = [
-            _key(NEGATIVE, 0, signs),
-            _key(NEGATIVE, 1, column),
-            _key(NEGATIVE, 2, self.n_rows),
+            _key(NEGATIVE, 0, sign),
+            _key(NEGATIVE, 1, _sign(left) | _sign(up) << 2),
+            _key(NEGATIVE, 2, own_column),
+            _key(NEGATIVE, 3, own_row),
         ]
         negative = coder.bit(int(value < 0), contexts, _key(NEGATIVE, 0, 0))
-        size = min(size, 8)
 
         def larger(than: int, bit: int) -> int:
             contexts = [
                 _key(LARGER, 0, than),
                 _key(LARGER, 1, than << 8 | size),
                 _key(LARGER, 2, than << 8 | full),
-                _key(LARGER, 3, than << 16 | self.n_rows),
-                _key(LARGER, 4, than << 16 | column),
+                _key(LARGER, 3, than << 24 | own_row),
+                _key(LARGER, 4, than << 24 | own_column),
             ]
             return coder.bit(bit, contexts, _key(LARGER, 0, min(than, 3)))
 
@@ -134,6 +160,22 @@ class _Matrix:
         if magnitude == _LONGEST_COUNT:
             magnitude += code_number(coder, abs(value) - magnitude, BITS)
         return -magnitude if negative else magnitude
+
+    def _near(self, current: list[int], column: int) -> tuple[int, int]:
+        """Return the mean sign of the neighbours, from 0 to 14, 15 for none, and their size."""
+        signs = weights = sizes = 0
+        for offset, weight in self.near:
+            value = current[column - offset]
+            if value:
+                signs += weight if value > 0 else -weight
+                weights += weight
+                sizes += weight * abs(value)
+        if not weights:
+            return 15, 0
+        size = min((6 * sizes + weights) // (2 * weights), 100)
+        # Few neighbours, and far ones, say less.
+        sign = 7 + (14 * signs + weights + 12) // (2 * weights + 24)
+        return sign, size + 100 * (weights > 90)
 
 
 def _sign(value: int) -> int:

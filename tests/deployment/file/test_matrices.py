@@ -76,6 +76,26 @@ def test_pixels_beside_and_above_are_used():
     assert 2 * len(coded(rows, 16)[0]) < len(coded(shuffled, 16)[0])
 
 
+def test_signs_of_pixels_nearby_are_used():
+    """In patches of one sign, a sign takes at least a third of a bit less than at random."""
+    rng = np.random.default_rng(0)
+    patches = np.kron(rng.choice([-1, 1], (60, 4, 4)), np.ones((4, 4), np.int64))
+    cells = rng.random((60, 256)) < 0.3
+    same = patches.reshape(60, 256) * cells
+    mixed = rng.choice([-1, 1], (60, 256)) * cells
+    assert len(coded(same, 16)[0]) + cells.sum() // 24 < len(coded(mixed, 16)[0])
+
+
+def test_few_rows_with_sorted_columns_are_coded_by_column():
+    """They take as much room as the matrix turned round, and come back."""
+    rng = np.random.default_rng(0)
+    density = np.linspace(0.9, 0.02, 400)
+    matrix = rng.integers(1, 4, (10, 400)) * (rng.random((10, 400)) < density)
+    data, result = coded(matrix, 400)
+    np.testing.assert_array_equal(result, matrix)
+    assert data == coded(matrix.T, 10)[0]
+
+
 def test_levels_rise_with_the_share():
     """Three steps for a doubling, and none where there is nothing."""
     levels = [level(count, 1000) for count in range(0, 1001, 10)]
