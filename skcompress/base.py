@@ -59,6 +59,8 @@ class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixi
         "verbose": ["verbose"],
     }
     refusals: ClassVar[tuple[Refusal, ...]] = COMMON
+    # What ``fit`` sets beside the attributes whose names end in an underscore.
+    remembered: ClassVar[tuple[str, ...]] = ("_input_shapes", "_input_names", "_row_specs")
     estimator: Any
     random_state: int | np.random.RandomState | None
     n_threads: int | None

@@ -34,6 +34,8 @@ class NetTeacher(BaseCompressedNet):
     verbose : int or bool, default=0
     """
 
+    remembered = (*BaseCompressedNet.remembered, "_outputs", "_columns")
+
     def __init__(
         self,
         estimator: Any,

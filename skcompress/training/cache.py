@@ -26,7 +26,6 @@ from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
 
 LIBRARIES = ("torch", "skorch", "skcompress")
-_OWN = ("_input_shapes", "_input_names", "_row_specs")
 
 
 @dataclass
@@ -242,7 +241,8 @@ def _fitted(estimator: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(estimator).items()
-        if (name.endswith("_") and name not in ("estimator_", "net_")) or name in _OWN
+        if (name.endswith("_") and name not in ("estimator_", "net_"))
+        or name in estimator.remembered
     }
 
 
@@ -257,14 +257,15 @@ def _unpack_estimator(
     fit: _Fit, folder: CacheFolder, estimator: Any, entry: Entry, seed: int
 ) -> Any:
     """Give an estimator its fitted attributes; None if the entry of what it wraps is gone."""
-    inner = _unpack_inner(fit, folder, estimator, entry.facts["inner"], seed)
-    if inner is None:
-        return None
     for name in [*_fitted(estimator)]:
         delattr(estimator, name)  # of an earlier fit
     vars(estimator).update(entry.decode(entry.facts["attributes"]))
     for name, param in entry.facts["given"].items():
         setattr(estimator, name, getattr(estimator, param))
+    # What it wraps may depend on them.
+    inner = _unpack_inner(fit, folder, estimator, entry.facts["inner"], seed)
+    if inner is None:
+        return None
     estimator.estimator_ = inner
     estimator.net_ = copy_net(fitted_net(inner))
     quantized = getattr(estimator, "quantized_", {})

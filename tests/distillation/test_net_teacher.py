@@ -157,6 +157,17 @@ def test_frames_and_regressors_inside_pipelines():
     assert DistilledNet(regressor(), teacher, random_state=0).fit(rows, y).teacher_score_ > 0.6
 
 
+def test_a_teacher_from_the_folder_knows_which_classes_it_has_seen(tmp_path):
+    """It answers as the one that was trained."""
+    rows = np.flatnonzero(Y != 1)
+    settings = {"classes": np.arange(3), "random_state": 0, "memory": tmp_path / "cache"}
+    first, again = (
+        NetTeacher(fixed(), **settings).fit(X[rows], Y[rows]).predict_proba(X) for _ in range(2)
+    )
+    assert first.shape == (len(X), 2)
+    np.testing.assert_array_equal(first, again)
+
+
 def test_a_search_keeps_the_names_of_a_compressed_net():
     """Its grid speaks of the compressed net's parameters, which is left as it is."""
     search = GridSearchCV(pruned(), {"estimator__lr": [0.02], "sparsity": [0.3]}, cv=2)
