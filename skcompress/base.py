@@ -251,10 +251,12 @@ class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixi
             number_classes(inner)
             return inner.set_params(verbose=int(self.verbose))
         if inner.random_state is None:
-            inner.set_params(random_state=seed)
             if not isinstance(self.random_state, Integral):
                 # Its seed comes from no integer: there will never be the same one again.
-                return inner.set_params(memory=None)
+                cache_folder(inner)  # says so
+                inner.set_params(memory=None)
+                return inner.set_params(random_state=seed)
+            inner.set_params(random_state=seed)
         return inner if inner.memory is not None else inner.set_params(memory=self.memory)
 
     def _slim(self) -> None:

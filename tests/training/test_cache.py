@@ -113,6 +113,14 @@ def test_no_integer_seed_is_not_cached(random_state, tmp_path):
     assert entries(tmp_path / "cache") == []
 
 
+def test_a_memory_inside_needs_a_seed_too(tmp_path):
+    """A stage whose seed is drawn is not kept, and says so."""
+    inner = counted(memory=tmp_path / "cache", random_state=None)
+    with pytest.warns(UserWarning, match="random_state is no integer"):
+        QuantizedNet(inner).fit(X, Y)
+    assert not entries(tmp_path / "cache")
+
+
 def test_what_cannot_be_looked_into_is_not_cached(tmp_path):
     """A parameter without a content to tell is no key, and the fit goes on with one warning."""
     net = counted_net(module__hidden=Opaque(16))
