@@ -63,7 +63,7 @@ class Coder:
     >>> from skcompress.deployment.file.coder import Coder
     >>> encoder = Coder()
     >>> [encoder.byte(value, [0]) for value in b"aaaaaaaa"][-1], len(encoder.finish())
-    (97, 4)
+    (97, 2)
     >>> decoder = Coder(encoder.finish())
     >>> bytes(decoder.byte(0, [0]) for _ in range(8))
     b'aaaaaaaa'
