@@ -20,6 +20,20 @@ def _is_classifier(self: "PredictionMixin") -> bool:
     return is_classifier(self)
 
 
+def winners(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
+    """Return the numbers of the predicted classes.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (n_samples, n_classes)
+    threshold : float or None
+        Above which probability the second of two classes wins; None: the likeliest does.
+    """
+    if threshold is None:
+        return probabilities.argmax(axis=1)
+    return (probabilities[:, 1] > threshold).astype(np.int64)
+
+
 class PredictionMixin:
     """Predict with ``net_``, in the terms of the rows that ``fit`` was given."""
 

@@ -10,6 +10,7 @@ from skorch.helper import SliceDataset
 from torch import Tensor, nn
 
 from ... import inputs
+from ...prediction import winners
 from ...probe import describe
 from ...quantization.tensors import QuantizedTensor
 from ...rows import cast
@@ -123,10 +124,13 @@ class LoadedNet(BaseEstimator):
 
     def _run(self, rows: list[Tensor]) -> Tensor:
         names = [name for name, _, _ in self._row_specs]
-        if names[0] is None:
-            output = self.module_(*rows)
-        else:
-            output = self.module_(**dict(zip(names, rows, strict=True)))
+        try:
+            if names[0] is None:
+                output = self.module_(*rows)
+            else:
+                output = self.module_(**dict(zip(names, rows, strict=True)))
+        except Exception as error:  # operations that nobody has run before
+            raise ValueError(f"The file's operations do not take these rows: {error}") from error
         if not isinstance(output, Tensor) or output.shape[:1] != rows[0].shape[:1]:
             raise ValueError("The file's operations do not give a prediction for each row.")
         return RULES[self._rule](output)
@@ -185,10 +189,7 @@ class LoadedClassifier(ClassifierMixin, LoadedNet):
         -------
         y : ndarray of shape (n_samples,)
         """
-        probabilities = self._outputs(X)
-        if self._threshold is not None:
-            return self.classes_[(probabilities[:, 1] > self._threshold).astype(np.int64)]
-        return self.classes_[probabilities.argmax(1)]
+        return self.classes_[winners(self._outputs(X), self._threshold)]
 
 
 class LoadedRegressor(RegressorMixin, LoadedNet):

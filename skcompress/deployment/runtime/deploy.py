@@ -13,8 +13,9 @@ from skorch.dataset import get_len
 from skorch.utils import multi_indexing
 
 from ..._sklearn import Interval, validate_parameter_constraints
+from ...prediction import winners
 from ..onnx.fitted import Fitted, fitted, unwrapped
-from .predictor import Content, Deployed, DeployedClassifier, DeployedRegressor, winners
+from .predictor import Content, Deployed, DeployedClassifier, DeployedRegressor
 
 # By how much integers must be faster than floating point, which is exact, to be kept: what lies
 # below is within the noise of such measurements.

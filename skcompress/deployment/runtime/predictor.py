@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_array
 
+from ...prediction import winners
 from ...rows import cast
 
 
@@ -215,10 +216,3 @@ class DeployedRegressor(RegressorMixin, Deployed):
         predictions : ndarray of shape (n_samples,) or (n_samples, n_targets)
         """
         return self._call(X)
-
-
-def winners(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Return the numbers of the predicted classes."""
-    if threshold is None:
-        return probabilities.argmax(axis=1)
-    return (probabilities[:, 1] > threshold).astype(np.int64)

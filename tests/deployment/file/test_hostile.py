@@ -43,7 +43,7 @@ def attempt(path, content, rows):
     start = time.perf_counter()
     try:
         load(path, max_bytes=1 << 22).predict(rows)
-    except (ValueError, RuntimeError, IndexError, TypeError):
+    except ValueError:
         return False
     finally:
         assert time.perf_counter() - start < 20
@@ -82,7 +82,7 @@ def test_a_body_that_was_changed_and_sealed_again_does_no_harm(which, times, fil
 
 
 def changed_values(value, rng):
-    """Yield copies of a description of which one value is another."""
+    """Return a copy of a description of which one value is another."""
     replacements = [
         None,
         -1,
