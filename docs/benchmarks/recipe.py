@@ -49,7 +49,9 @@ def fit_dense(name, seed):
         return net.fit(*load_parts()[0])
 
 
-def compress(dense, rows, density, lr, epochs, seed, bits=BITS, rounding_epochs=None):
+def compress(
+    dense, rows, density, lr, epochs, seed, bits=BITS, rounding_epochs=None, float_bits=32
+):
     """Prune and round a fitted dense net, which stays on as teacher; return both stages."""
     rounding_epochs = epochs // 4 if rounding_epochs is None else rounding_epochs
     pruned = PrunedNet(
@@ -57,8 +59,9 @@ def compress(dense, rows, density, lr, epochs, seed, bits=BITS, rounding_epochs=
         retrain_epochs=epochs, retrain_lr=lr, distill=DISTILL, random_state=seed,
     ).fit(*rows)  # fmt: skip
     quantized = QuantizedNet(
-        FrozenEstimator(pruned), bits=bits, granularity="tensor", retrain_epochs=rounding_epochs,
-        retrain_lr=ROUNDING_RATE, distill=DISTILL, random_state=seed,
+        FrozenEstimator(pruned), bits=bits, granularity="tensor", float_bits=float_bits,
+        retrain_epochs=rounding_epochs, retrain_lr=ROUNDING_RATE, distill=DISTILL,
+        random_state=seed,
     ).fit(*rows)  # fmt: skip
     return pruned, quantized
 

@@ -4,7 +4,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from skorch import NeuralNet
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from .batch_norm import fold, recalibrate
 from .checks import check_products, check_size
 from .formats import FORMATS, HUGE, TINY
 from .integers import IntegerModule
+from .layerwise import round_floats, round_layers
 from .refusals import REFUSALS
 from .rounding import quantize
 from .straight_through import Quantized, StraightThrough, set_weights
@@ -59,6 +59,9 @@ class QuantizedNet(BaseCompressedNet):
     rounding : {"nearest", "reconstruct"}, default="nearest"
         Round each weight to the nearest level, or input by input so that later weights make up
         for the errors of earlier ones on the activations of training rows; for 4 bits down to 2.
+    float_bits : int from 10 to 32, default=32
+        Bits of what stays in floating point: biases, norms, embeddings, buffers. A sign, eight
+        bits of exponent and the rest of fraction, so that 16 is bfloat16; 32 leaves them.
     activations : {"dynamic", "static"}, default=None
         Also round what enters each layer to 8 bits, so that products are sums of integers: with a
         scale for each row, or with a range measured on the training rows. None leaves them.
@@ -76,7 +79,8 @@ class QuantizedNet(BaseCompressedNet):
     distill_temperature : float > 0, default=None
         Temperature of both nets in that divergence. None means 2.
     max_bytes : int >= 1, default=None
-        Only with ``bits="auto"``: bytes that all parameters and buffers may take.
+        Only with ``bits="auto"``: bytes that all parameters and buffers may take,
+        those that stay in floating point at their full width.
     max_loss : float >= 0, default=None
         Only with ``bits="auto"``: how much the mean loss on the training rows may rise.
     random_state : int, RandomState instance or None, default=None
@@ -113,7 +117,7 @@ class QuantizedNet(BaseCompressedNet):
     Notes
     -----
     Quantized are the weight matrices of linear, convolutional, recurrent and attention layers,
-    shared ones once. Biases, norms and embeddings stay in floating point.
+    shared ones once.
 
     References
     ----------
@@ -155,6 +159,7 @@ class QuantizedNet(BaseCompressedNet):
         ],
         "scale": [Interval(Real, TINY, HUGE, closed="both"), None],
         "rounding": [StrOptions({"nearest", "reconstruct"})],
+        "float_bits": [Interval(Integral, 10, 32, closed="both")],
         "activations": [StrOptions({"dynamic", "static"}), None],
         "batch_norm": [StrOptions({"recalibrate", "fold", "keep"})],
         "retrain_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -175,6 +180,7 @@ class QuantizedNet(BaseCompressedNet):
         granularity: str | int | None = None,
         scale: float | None = None,
         rounding: str = "nearest",
+        float_bits: int = 32,
         activations: str | None = None,
         batch_norm: str = "recalibrate",
         retrain_epochs: int = 0,
@@ -194,6 +200,7 @@ class QuantizedNet(BaseCompressedNet):
         self.granularity = granularity
         self.scale = scale
         self.rounding = rounding
+        self.float_bits = float_bits
         self.activations = activations
         self.batch_norm = batch_norm
         self.retrain_epochs = retrain_epochs
@@ -227,12 +234,20 @@ class QuantizedNet(BaseCompressedNet):
         if self.batch_norm == "fold":
             fold(net, data)
         self.bits_ = self._widths(net, data)
-        self.quantized_ = self._round(net, data)
+        weights = weight_matrices(net.module_)
+        self.quantized_ = round_layers(
+            net,
+            evenly_spaced(data, CALIBRATION_ROWS),
+            lambda name, moment: self._quantize(name, weights[name], self.bits_[name], moment),
+            self.rounding == "reconstruct",
+        )
         if self.retrain_epochs:
             self.quantized_ = self._retrain(net, data, stage_seed(seed, "retrain"))
         set_weights(net, self.quantized_)
         if self.batch_norm == "recalibrate":
             recalibrate(net, data)
+        if self.float_bits < 32:
+            round_floats(net, self.quantized_, self.float_bits)
         if self.activations is not None:
             ranges = input_ranges(net, data) if self.activations == "static" else None
             net.module_ = IntegerModule(net.module_, self.quantized_, ranges)
@@ -264,24 +279,6 @@ class QuantizedNet(BaseCompressedNet):
             mask=self.masks_.get(name),
             moment=moment,
         )
-
-    def _round(self, net: NeuralNet, data: Data) -> Quantized:
-        """Quantize layer after layer; the net's weights end as they were."""
-        weights = weight_matrices(net.module_)
-        dense = {name: weight.detach().clone() for name, weight in weights.items()}
-        rows = evenly_spaced(data, CALIBRATION_ROWS)
-        reconstructed = self.rounding == "reconstruct"
-        quantized: Quantized = {}
-        # A module may have registered its layers in another order than it runs them in.
-        for name in second_moments(net, first_rows(data)) if reconstructed else weights:
-            # The layers before this one are rounded by now, as they will be in prediction.
-            moment = second_moments(net, rows, {name})[name] if reconstructed else None
-            quantized[name] = self._quantize(name, weights[name], self.bits_[name], moment)
-            set_weights(net, {name: quantized[name]})
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(dense[name])
-        return {name: quantized[name] for name in weights}
 
     def _retrain(self, net: NeuralNet, data: Data, seed: int) -> Quantized:
         """Train with rounded weights."""

@@ -98,6 +98,7 @@ DIFFERENT = {
     "granularity": ["tensor", "channel", 2, 3],
     "scale": [None, 2**-4, 2**-3],
     "rounding": ["nearest", "reconstruct"],
+    "float_bits": [10, 16, 32],
     "activations": [None, "dynamic", "static"],
     "batch_norm": ["recalibrate", "fold", "keep"],
     "retrain_epochs": [0, 1, 3],
