@@ -7,17 +7,18 @@ from sklearn.frozen import FrozenEstimator
 
 from skcompress import PrunedNet, QuantizedNet, size_in_bytes
 from skcompress.quantization.layerwise import round_floats, round_fraction
-
 from tests.quantization.test_quantized import trained
 
 VALUES = torch.cat([torch.randn(1000) * 10.0**k for k in (-30, -3, 0, 3, 30)] + [torch.zeros(3)])
 
 
 def test_sixteen_bits_are_bfloat16():
+    """The oracle is torch's own format."""
     assert torch.equal(round_fraction(VALUES, 16), VALUES.bfloat16().float())
 
 
 def test_thirty_two_bits_are_all():
+    """Nothing is lost, down to the smallest numbers."""
     assert torch.equal(round_fraction(VALUES, 32), VALUES)
 
 
@@ -31,10 +32,12 @@ def test_error_and_values(bits):
 
 
 def test_halves_go_to_the_even_one():
+    """As everywhere in IEEE 754."""
     assert round_fraction(torch.tensor([1.25, 1.75, 5.0]), 10).tolist() == [1.0, 2.0, 4.0]
 
 
 def test_double_precision_keeps_its_type():
+    """A module of double precision stays one."""
     rounded = round_fraction(VALUES.double(), 16)
     assert rounded.dtype == torch.float64
     assert torch.equal(rounded, VALUES.bfloat16().double())
@@ -61,6 +64,7 @@ def test_only_floats_are_rounded(name, batch_norm):
 
 
 def test_the_file_is_smaller_and_predictions_are_close():
+    """It is there for the file."""
     net, X, y = trained("mlp")
     sizes, probabilities = [], []
     for bits in (32, 16, 10):
@@ -86,6 +90,7 @@ def test_with_integers_and_pruned_units():
 
 
 def test_a_weight_with_integers_is_left_alone():
+    """Also where an embedding shares it."""
     net, X, y = trained("tied")
     quantized = QuantizedNet(FrozenEstimator(net), bits=8).fit(X, y)
     before = {n: t.dequantize() for n, t in quantized.quantized_.items()}
@@ -96,6 +101,7 @@ def test_a_weight_with_integers_is_left_alone():
 
 @pytest.mark.parametrize("bits", [9, 33, 16.0, "16"])
 def test_bad_bits(bits):
+    """Before training, with the range."""
     net, X, y = trained("mlp")
     with pytest.raises(ValueError, match="'float_bits' parameter of QuantizedNet must be an int"):
         QuantizedNet(FrozenEstimator(net), float_bits=bits).fit(X, y)
