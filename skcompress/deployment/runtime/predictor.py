@@ -115,11 +115,9 @@ class Deployed(BaseEstimator):
             and self._alone
         ):
             # Anything infinite or missing makes the sum of squares so, and that is one call of
-            # BLAS; large finite values may, too, and are looked at one by one.
-            flat = X.ravel()
-            with np.errstate(over="ignore"):
-                total = flat.dot(flat)
-            if isfinite(total):
+            # BLAS, by vdot without a warning where it overflows; large finite values make it
+            # infinite, too, and are looked at one by one.
+            if isfinite(np.vdot(X, X)):
                 return self._session.run(self._outputs, {self._name: X})[0]
         return self._session.run(self._outputs, self.feed(X))[0]
 
