@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..activations import input_means
 from ..layers import weight_matrices
+from ..training.finite import all_finite
 from ..training.loop import Data, batch_losses, evenly_spaced
 from ..training.soft import SoftTargets
 from .obs import obs
@@ -199,7 +200,7 @@ def score(
                 f"The criterion's scores for {name!r} must be a tensor of shape"
                 f" {tuple(weight.shape)}; got {shape}."
             )
-        if not (torch.isfinite(value).all() and (value >= 0).all()):
+        if not (all_finite(value) and value.min() >= 0):
             raise ValueError(
                 f"The criterion's scores for {name!r} must be finite and non-negative; got values"
                 f" from {value.min().item():g} to {value.max().item():g}. Did the net diverge?"

@@ -209,7 +209,7 @@ class PrunedNet(BaseCompressedNet):
         self.verbose = verbose
 
     def _check_module(self, net: NeuralNet, data: Data) -> None:
-        weights = weight_matrices(net.module_)
+        scores = {n: weight.detach().abs() for n, weight in weight_matrices(net.module_).items()}
         if self.recovery != "none":
             check_last_batch(net, data.X, len(data.y))
         if self.distill:
@@ -217,8 +217,8 @@ class PrunedNet(BaseCompressedNet):
         check_criterion(self.criterion, net, data)
         choose = self._choice(net, data)
         if self.threshold is None:
-            # Any scores tell whether the budget can be met.
-            choose({name: weight.detach().abs() for name, weight in weights.items()}, 1.0)
+            # Any scores tell whether the budget can be met; only units need to be ranked for it.
+            choose(scores, float(isinstance(choose, ChooseUnits)))
         if isinstance(choose, ChooseUnits):
             check_removal(net, data, choose)
 

@@ -10,7 +10,23 @@ from torch import Tensor, nn
 def is_finite(net: NeuralNet) -> bool:
     """Tell whether all the parameters of a net's modules are finite numbers."""
     modules = [getattr(net, name + "_") for name in net._modules]
-    return all(bool(torch.isfinite(p).all()) for m in modules for p in m.parameters())
+    return all(all_finite(parameter) for m in modules for parameter in m.parameters())
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Tell whether nothing in a tensor is NaN or infinite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcompress.training.finite import all_finite
+    >>> all_finite(torch.tensor([1.0, 2.0])), all_finite(torch.tensor([1.0, torch.nan]))
+    (True, False)
+    """
+    if tensor.is_complex() or not tensor.numel():
+        return bool(torch.isfinite(tensor).all())
+    # Extremes are NaN where anything is, and take a tenth of the time of isfinite.
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor.detach()))).all())
 
 
 def check_dense(net: NeuralNet) -> None:
@@ -48,7 +64,7 @@ def check_retrained(net: NeuralNet, losses: Sequence[Tensor], when: str) -> None
     last = torch.stack([loss.reshape(()) for loss in losses])
     if not is_finite(net):
         cause = "the weights became"
-    elif not bool(torch.isfinite(last).all()):
+    elif not all_finite(last):
         cause = "the loss became"
     else:
         return

@@ -7,7 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from skcompress import PrunedNet
-from skcompress.training.finite import check_dense, check_retrained
+from skcompress.training.finite import all_finite, check_dense, check_retrained
 from tests.contract_modules import blobs, classifier, line, regressor
 
 
@@ -25,6 +25,17 @@ def test_dense_weights(value):
     check_dense(net_with(1e30))
     with pytest.raises(ValueError, match=r"before any compression\. Did the net diverge\? Lower"):
         check_dense(net_with(value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
+def test_every_place_and_type(dtype):
+    """The same as asking each number."""
+    assert all_finite(torch.zeros(0, dtype=dtype))
+    for value in (torch.nan, torch.inf, -torch.inf, 6e4):
+        for place in range(5):
+            tensor = torch.arange(-2, 3).to(dtype)
+            tensor[place] = value
+            assert all_finite(tensor) == bool(torch.isfinite(tensor).all())
 
 
 @pytest.mark.parametrize(

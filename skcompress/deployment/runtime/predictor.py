@@ -69,6 +69,7 @@ class Deployed(BaseEstimator):
         self._name = next(iter(self.content.inputs))
         self._shape, self._dtype = self.content.inputs[self._name]
         self._alone = len(self.content.inputs) == 1
+        self._one_array = self._alone and self._dtype.kind != "O"
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k not in SESSION}
@@ -107,18 +108,18 @@ class Deployed(BaseEstimator):
 
     def _call(self, X: Any) -> np.ndarray:
         """Run rows through the graph; an array that needs no conversion goes straight there."""
+        # Anything infinite or missing makes the sum of squares so, and that is one call of BLAS, by
+        # vdot without a warning where it overflows; large finite values make it infinite, too, and
+        # are looked at one by one.
         if (
             type(X) is np.ndarray
             and X.dtype == self._dtype
             and X.shape[1:] == self._shape
             and X.size
-            and self._alone
+            and self._one_array
+            and isfinite(np.vdot(X, X))
         ):
-            # Anything infinite or missing makes the sum of squares so, and that is one call of
-            # BLAS, by vdot without a warning where it overflows; large finite values make it
-            # infinite, too, and are looked at one by one.
-            if isfinite(np.vdot(X, X)):
-                return self._session.run(self._outputs, {self._name: X})[0]
+            return self._session.run(self._outputs, {self._name: X})[0]
         return self._session.run(self._outputs, self.feed(X))[0]
 
     def feed(self, X: Any) -> dict[str, np.ndarray]:
@@ -160,7 +161,7 @@ class Deployed(BaseEstimator):
 
 
 # What a session is, which starts anew in another process.
-SESSION = ("_session", "_outputs", "_name", "_shape", "_dtype", "_alone")
+SESSION = ("_session", "_outputs", "_name", "_shape", "_dtype", "_alone", "_one_array")
 
 
 class DeployedClassifier(ClassifierMixin, Deployed):
