@@ -74,11 +74,13 @@ def _operator(
     op = kind.split("_")[0].upper()
     n_outputs = 3 if kind == "lstm" else 2
     out, *ends = w.add_many(op, n_outputs, x, inputs, states, vectors, None, *begin, **attributes)
-    return [_side_by_side(w, out), *ends]
+    return [_side_by_side(w, out, len(parts)), *ends]
 
 
-def _side_by_side(w: Writer, out: str) -> str:
+def _side_by_side(w: Writer, out: str, directions: int) -> str:
     """Lay the outputs of directions next to each other: (steps, rows, directions * hidden)."""
+    if directions == 1:
+        return w.add("Squeeze", out, w.indices([1]))  # which copies nothing
     turned = w.add("Transpose", out, perm=[0, 2, 1, 3])
     return w.add("Reshape", turned, w.indices([0, 0, -1]))
 
