@@ -1,4 +1,4 @@
-"""The forms in which onnxruntime may run a net: floating point, and two kinds of 8-bit integers."""
+"""The forms in which onnxruntime may run a net: floating point or integers, padded or not."""
 
 import contextlib
 import logging
@@ -15,6 +15,8 @@ from onnxruntime.quantization import (
     quantize_dynamic,
     quantize_static,
 )
+
+from .padding import pad_channels
 
 # Rows that the ranges of activations are measured on.
 CALIBRATION_ROWS = 512
@@ -49,6 +51,10 @@ def forms(
     yield "fp32", plain
     yield "int8 dynamic", _quantized(plain, None)
     yield "int8 static", _quantized(plain, feed)
+    padded = pad_channels(plain)
+    if padded is not None:
+        yield "fp32 padded", padded
+        yield "int8 dynamic padded", _quantized(padded, None)
 
 
 def _quantized(model: onnx.ModelProto, feed: Mapping[str, np.ndarray] | None) -> onnx.ModelProto:
