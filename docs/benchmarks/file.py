@@ -29,7 +29,7 @@ from skcompress.training.isolation import isolated
 
 HERE = Path(__file__).parent
 CHOOSE_SEED, FINAL_SEEDS = 100, (0, 1, 2)
-DENSITIES = {"LeNet-300-100": (0.02, 0.025), "LeNet-5": (0.0075, 0.0085, 0.01, 0.015)}
+DENSITIES = {"LeNet-300-100": (0.02, 0.025), "LeNet-5": (0.0075, 0.008, 0.0085, 0.01, 0.015)}
 # Epochs of pruning and of rounding: five minutes of one core, about.
 EPOCHS = {"LeNet-300-100": (64, 8), "LeNet-5": (10, 3)}
 RATES = {"LeNet-300-100": 0.006, "LeNet-5": 0.004}

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +39,8 @@ class Rows(CalibrationDataReader):
 
 def forms(
     plain: onnx.ModelProto, feed: Mapping[str, np.ndarray]
-) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Yield the forms of a floating-point graph, by name.
+) -> dict[str, Callable[[], onnx.ModelProto]]:
+    """Return how to make each form of a floating-point graph, by its name.
 
     Parameters
     ----------
@@ -48,13 +48,16 @@ def forms(
     feed : dict of ndarray
         Rows as the graph takes them.
     """
-    yield "fp32", plain
-    yield "int8 dynamic", _quantized(plain, None)
-    yield "int8 static", _quantized(plain, feed)
+    makers = {
+        "fp32": lambda: plain,
+        "int8 dynamic": lambda: _quantized(plain, None),
+        "int8 static": lambda: _quantized(plain, feed),
+    }
     padded = pad_channels(plain)
     if padded is not None:
-        yield "fp32 padded", padded
-        yield "int8 dynamic padded", _quantized(padded, None)
+        makers["fp32 padded"] = lambda: padded
+        makers["int8 dynamic padded"] = lambda: _quantized(padded, None)
+    return makers
 
 
 def _quantized(model: onnx.ModelProto, feed: Mapping[str, np.ndarray] | None) -> onnx.ModelProto:

@@ -6,14 +6,18 @@ from math import isfinite
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils.validation import check_array
 
 from ...prediction import winners
-from ...rows import cast
+from .inputs import InputSpec, as_arrays
+
+# Rows of a call of the runtime. What a layer makes of so many stays in the caches, and memory is
+# bounded.
+MAX_ROWS = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
     """What a deployed net predicts with: plain values, that pickle.
 
@@ -21,7 +25,7 @@ class Content:
     ----------
     model : bytes
         An ONNX graph with one output: probabilities, or a regressor's predictions.
-    inputs : dict of (shape, dtype)
+    inputs : dict of InputSpec
         What a row of each input looks like.
     classes : ndarray or None
         Labels of a classifier.
@@ -29,14 +33,22 @@ class Content:
         Above which probability the second of two classes is predicted; None: the likeliest is.
     feature_names : ndarray or None
         Columns of a frame.
+    max_rows : int
+        Rows of a call of the runtime; with one, no row has a part in another's prediction.
+    form, report, message : str, DataFrame, str
+        What ``deploy`` found out.
     """
 
     # Kilobytes, that no one wants printed.
     model: bytes = field(repr=False)
-    inputs: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    inputs: Mapping[str, InputSpec]
     classes: np.ndarray | None
     threshold: float | None
     feature_names: np.ndarray | None
+    max_rows: int = MAX_ROWS
+    form: str = ""
+    report: pd.DataFrame | None = field(default=None, repr=False)
+    message: str = ""
 
 
 class Deployed(BaseEstimator):
@@ -53,30 +65,38 @@ class Deployed(BaseEstimator):
     def __init__(self, content: Content, n_threads: int = 1) -> None:
         self.content = content
         self.n_threads = n_threads
-        self._start()
 
-    def _start(self) -> None:
-        """Start a session, which can be neither pickled nor copied."""
-        import onnxruntime
-
+    def _start(self) -> Any:
+        """Start a session, which can be neither pickled nor copied; return its ``run``."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(
+                "A deployed net needs the package onnxruntime: pip install 'skcompress[onnx]'"
+            ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.n_threads, 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             self.content.model, options, providers=["CPUExecutionProvider"]
         )
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._name = next(iter(self.content.inputs))
-        self._shape, self._dtype = self.content.inputs[self._name]
-        self._alone = len(self.content.inputs) == 1
-        self._one_array = self._alone and self._dtype.kind != "O"
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._name, spec = next(iter(self.content.inputs.items()))
+        self._shape, self._dtype = spec.shape, spec.dtype
+        # Integers may be indices, whose range is checked.
+        self._is_direct = len(self.content.inputs) == 1 and spec.dtype.kind == "f"
+        self._run = session.run
+        return self._run
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in super().__getstate__().items() if k not in SESSION}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._start()
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; the next prediction starts anew with them."""
+        super().set_params(**params)
+        for name in SESSION:
+            self.__dict__.pop(name, None)
+        return self
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Refuse: a deployed net is not trained.
@@ -95,9 +115,25 @@ class Deployed(BaseEstimator):
         return True
 
     @property
+    def form_(self) -> str:
+        """The form that was kept."""
+        return self.content.form
+
+    @property
+    def report_(self) -> pd.DataFrame | None:
+        """What was measured."""
+        return self.content.report
+
+    @property
+    def message_(self) -> str:
+        """What was found out, in words."""
+        return self.content.message
+
+    @property
     def n_features_in_(self) -> int:
         """Number of features of an array, or of columns."""
-        return self._shape[0] if self._alone else len(self.content.inputs)
+        specs = list(self.content.inputs.values())
+        return specs[0].shape[0] if len(specs) == 1 else len(specs)
 
     @property
     def feature_names_in_(self) -> np.ndarray:
@@ -108,60 +144,46 @@ class Deployed(BaseEstimator):
 
     def _call(self, X: Any) -> np.ndarray:
         """Run rows through the graph; an array that needs no conversion goes straight there."""
+        try:
+            run = self._run
+        except AttributeError:
+            run = self._start()
         # Anything infinite or missing makes the sum of squares so, and that is one call of BLAS, by
         # vdot without a warning where it overflows; large finite values make it infinite, too, and
         # are looked at one by one.
         if (
-            type(X) is np.ndarray
+            self._is_direct
+            and type(X) is np.ndarray
             and X.dtype == self._dtype
             and X.shape[1:] == self._shape
             and X.size
-            and self._one_array
             and isfinite(np.vdot(X, X))
         ):
-            return self._session.run(self._outputs, {self._name: X})[0]
-        return self._session.run(self._outputs, self.feed(X))[0]
+            feed = {self._name: X}
+            if len(X) <= self.content.max_rows:
+                return run(self._outputs, feed)[0]
+            return self._in_parts(feed)
+        return self._in_parts(as_arrays(X, self.content.inputs, self.content.feature_names))
 
-    def feed(self, X: Any) -> dict[str, np.ndarray]:
-        """Check rows, and convert them to what the graph takes."""
-        if isinstance(X, Mapping) or (hasattr(X, "columns") and not self._alone):
-            if set(X.keys()) != set(self.content.inputs):
-                raise ValueError(
-                    f"X has {sorted(map(str, X.keys()))}, and the inputs of the net are"
-                    f" {sorted(self.content.inputs)}."
-                )
-            return {name: self._input(name, np.asarray(X[name])) for name in self.content.inputs}
-        if not self._alone:
-            raise TypeError(
-                f"X is a {type(X).__name__}, and the inputs of the net are"
-                f" {sorted(self.content.inputs)}. Pass a dict or frame with these."
-            )
-        names = list(getattr(X, "columns", ()))
-        expected = self.content.feature_names
-        if names and expected is not None and names != list(expected):
-            raise ValueError(
-                f"The feature names should match those that were passed during fit: X has {names},"
-                f" and in fit it had {list(expected)}."
-            )
-        return {self._name: self._input(self._name, X)}
-
-    def _input(self, name: str, values: Any) -> np.ndarray:
-        shape, dtype = self.content.inputs[name]
-        if dtype.kind == "O":
-            return np.asarray(values, dtype=object).reshape(-1, *shape)
-        values = check_array(values, ensure_2d=False, allow_nd=True, input_name=name)
-        if values.ndim == 1 and shape == (1,) and not self._alone:
-            values = values.reshape(-1, 1)  # a column of a frame
-        if values.shape[1:] != shape:
-            raise ValueError(
-                f"X has shape {values.shape}, and the net takes {('n_samples', *shape)}. Reshape"
-                " your data, or choose the features that it was fitted on."
-            )
-        return cast(values, dtype, name)
+    def _in_parts(self, feed: dict[str, np.ndarray]) -> np.ndarray:
+        run = getattr(self, "_run", None) or self._start()
+        n_rows, step = len(next(iter(feed.values()))), self.content.max_rows
+        parts = []
+        for start in range(0, n_rows, step):
+            rows = {name: values[start : start + step] for name, values in feed.items()}
+            try:
+                parts.append(run(self._outputs, rows)[0])
+            except Exception as error:  # onnxruntime has classes of its own for each failure
+                raise ValueError(f"The graph does not take these rows: {error}") from error
+        result = np.concatenate(parts)
+        may_miss = any(spec.may_miss for spec in self.content.inputs.values())
+        if may_miss and not np.isfinite(result).all():
+            raise ValueError("Input X contains NaN, which no step before the net replaces.")
+        return result
 
 
 # What a session is, which starts anew in another process.
-SESSION = ("_session", "_outputs", "_name", "_shape", "_dtype", "_alone", "_one_array")
+SESSION = ("_run", "_outputs", "_name", "_shape", "_dtype", "_is_direct")
 
 
 class DeployedClassifier(ClassifierMixin, Deployed):

@@ -13,9 +13,13 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNetClassifier
+from torch import nn
 
 from skcompress import PrunedNet, QuantizedNet, deploy
-from skcompress.deployment.runtime import deploy as runtime
+from skcompress.deployment.runtime import deploy as module
+from skcompress.deployment.runtime import timing
+from skcompress.deployment.runtime.predictor import MAX_ROWS
 from tests.contract_modules import TwoInputs
 from tests.pruning_modules import MLP, classification, classifier, regression, regressor
 
@@ -66,35 +70,104 @@ def test_sessions_start_anew_in_copies(deployed, fitted):
 
 
 @pytest.mark.parametrize("form", ["fp32", "int8 dynamic", "int8 static"])
-def test_the_fastest_form_is_kept(fitted, form, monkeypatch):
+@pytest.mark.parametrize("speed_up", [4.0, 0.5])
+def test_the_fastest_form_is_kept(fitted, form, speed_up, monkeypatch):
     """By the geometric mean over batch sizes, among the forms within the tolerance."""
     pruned, X = fitted
-    times = dict.fromkeys(("estimator", "fp32", "int8 dynamic", "int8 static"), 4.0)
-    times[form] = 1.0
-    monkeypatch.setattr(runtime, "_seconds", lambda call, rows: times[call])
-    names = {"estimator": pruned}
-    monkeypatch.setattr(
-        runtime, "_predicts",
-        lambda e: "estimator" if e is names["estimator"] else forms.pop(0),
-    )  # fmt: skip
-    forms = ["fp32", "int8 dynamic", "int8 static"]
+
+    def seconds(call, rows):
+        owner = call.__self__
+        if owner is pruned:
+            return 4.0
+        return 4.0 / speed_up if owner.form_ == form else 16.0
+
+    monkeypatch.setattr(timing, "seconds", seconds)
     deployed = deploy(pruned, X, batch_sizes=[1, 8], tolerance=1.0, n_repeats=1)
     assert deployed.form_ == form
-    assert f"Kept: {form}, 4.0 times as fast" in deployed.message_
+    assert f"Kept: {form}, {speed_up} times as fast" in deployed.message_
+    assert ("That is slower" in deployed.message_) == (speed_up < 1)
     assert ("Integers bring no speed" in deployed.message_) == (form == "fp32")
     assert "Single weights that are zero make the file smaller" in deployed.message_
     report = deployed.report_
     assert set(report["batch_size"]) == {1, 8}
-    assert report.set_index("form").loc[form, "speed_up"].tolist() == [4.0, 4.0]
+    assert report.set_index("form").loc[form, "speed_up"].tolist() == [speed_up, speed_up]
 
 
 def test_forms_beyond_the_tolerance_are_left_out(fitted, monkeypatch):
-    """Floating point stays, whatever the tolerance."""
-    monkeypatch.setattr(runtime, "_difference", lambda estimator, candidate, X: 0.5)
+    """Each is named, with how far it is."""
+    far = {"int8 static": 0.5, "int8 dynamic": 0.25}
+    found = iter(["fp32", "int8 dynamic", "int8 static"])
+    monkeypatch.setattr(module, "_difference", lambda ours, theirs: far.get(next(found), 0.0))
     deployed = deploy(*fitted, n_repeats=1)
     assert deployed.form_ == "fp32"
-    assert "Left out: int8 static, whose predictions differ by 0.5" in deployed.message_
+    assert "Left out: int8 static, since its predictions differ by 0.5" in deployed.message_
     assert set(deployed.report_["form"]) == {"estimator", "fp32"}
+
+
+class Shifted(NeuralNetClassifier):
+    """It does to its inputs what no graph of its module knows."""
+
+    def infer(self, x, **params):
+        return super().infer(x * 2 - 1, **params)
+
+
+def test_nothing_is_kept_that_predicts_otherwise():
+    """Not even floating point."""
+    X, y = classification()
+    net = classifier(lambda: MLP(n_outputs=3)).set_params(max_epochs=1)
+    shifted = Shifted(**net.get_params(deep=False)).fit(X, y)
+    with pytest.raises(ValueError, match=r"differ"):
+        deploy(shifted, X, n_repeats=1, tolerance=0)
+
+
+class Siamese(nn.Module):
+    """A layer that is used twice, which onnxruntime cannot quantize."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.head = nn.Linear(3, 8), nn.Linear(8, 3)
+
+    def forward(self, X):
+        left, right = (self.shared(half).relu() for half in (X[:, :3], X[:, 3:] * 10))
+        return self.head(left * right)
+
+
+def test_a_form_that_cannot_be_made_is_left_out():
+    """The others are there all the same."""
+    X, y = classification()
+    pruned = PrunedNet(classifier(Siamese), random_state=0).fit(X, y)
+    deployed = deploy(pruned, X, n_repeats=1)
+    assert "since onnxruntime fails: " in deployed.message_
+    np.testing.assert_array_equal(deployed.predict(X), pruned.predict(X))
+    with pytest.raises(ValueError, match=r"No form .* made\. int8 as fitted: the net does not"):
+        deploy(pruned, X, forms=["int8 as fitted"])
+
+
+@pytest.mark.parametrize("form", ["fp32", "int8 dynamic", "int8 static"])
+def test_a_form_may_be_asked_for(fitted, form):
+    """Then timings decide nothing."""
+    deployed = deploy(*fitted, forms=[form], tolerance=1.0, n_repeats=1)
+    assert deployed.form_ == form
+    assert set(deployed.report_["form"]) == {"estimator", form}
+
+
+def test_no_row_has_a_part_in_another_prediction(fitted):
+    """Not even where ranges are those of the batch."""
+    pruned, X = fitted
+    for form in ("fp32", "int8 dynamic", "int8 static"):
+        deployed = deploy(pruned, X, forms=[form], tolerance=1.0, n_repeats=1)
+        expected, others = deployed.predict_proba(X), X.copy()
+        others[0] = 1e4
+        np.testing.assert_allclose(deployed.predict_proba(others)[1:], expected[1:], atol=1e-6)
+
+
+def test_many_rows_go_in_parts(fitted):
+    """So that memory is bounded; the seams are not seen."""
+    deployed = deploy(*fitted, forms=["fp32"], n_repeats=1)
+    X = np.random.default_rng(0).normal(size=(2 * MAX_ROWS + 5, 6)).astype("float32")
+    single = np.concatenate([deployed.predict_proba(row[None]) for row in X])
+    for same in (X, X.astype(float)):
+        np.testing.assert_allclose(deployed.predict_proba(same), single, atol=1e-6)
 
 
 def test_integers_of_the_estimator_are_a_form_of_their_own():
@@ -162,12 +235,29 @@ def test_pipelines_and_dicts_are_deployed():
         deployed.predict(X["numbers"])
 
 
-def test_parameters_are_checked_before_anything_is_exported(fitted):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tolerance": -1}, "'tolerance' parameter of deploy"),
+        ({"batch_sizes": [0]}, r"at least 1; got \[0\]"),
+        ({"batch_sizes": [1.7]}, r"at least 1; got \[1.7\]"),
+        ({"forms": ["int4"]}, r"names out of \['fp32', .*; got \['int4'\]"),
+        ({"forms": []}, r"names out of .*; got \[\]"),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_exported(given, message, fitted):
     """With what was got."""
-    with pytest.raises(ValueError, match="'tolerance' parameter of deploy"):
-        deploy(*fitted, tolerance=-1)
-    with pytest.raises(ValueError, match=r"at least 1; got \[0\]"):
-        deploy(*fitted, batch_sizes=[0])
+    with pytest.raises(ValueError, match=message):
+        deploy(*fitted, **given)
+
+
+def test_rows_of_other_kinds(fitted):
+    """Lists are arrays, skorch's nets get their own type, and no rows are refused."""
+    pruned, X = fitted
+    deploy(pruned, X.tolist(), forms=["fp32"], n_repeats=1)
+    deploy(pruned.net_, X.astype(float), forms=["fp32"], n_repeats=1)
+    with pytest.raises(ValueError, match="X has no rows"):
+        deploy(pruned, X[:0])
 
 
 def test_a_missing_package_is_named(fitted, monkeypatch):
