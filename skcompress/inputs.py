@@ -104,7 +104,8 @@ def check_labels(y: Any) -> np.ndarray:
             f" {np.shape(y)}. Pass one label per row, or wrap one estimator per column in"
             " sklearn.multioutput.MultiOutputClassifier."
         )
-    check_classification_targets(y)
+    if kind not in ("binary", "multiclass"):
+        check_classification_targets(y)
     return column_or_1d(y, warn=True)
 
 

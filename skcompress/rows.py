@@ -14,11 +14,12 @@ Types = dict[str, np.dtype]
 
 
 def cast(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
-    """Convert an array to a type, writable and contiguous; refuse what the type cannot hold."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        converted = values.astype(dtype, copy=False)
-        assert_all_finite(converted, input_name=name)
-    return np.require(converted, requirements=["C", "W"])
+    """Convert finite numbers to a type, writable and contiguous; refuse what it cannot hold."""
+    if values.dtype != dtype:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values.astype(dtype)
+            assert_all_finite(values, input_name=name)
+    return np.require(values, requirements=["C", "W"])
 
 
 def cast_rows(X: SliceDataset, alone: Types, named: Types) -> SliceDataset:
@@ -71,6 +72,7 @@ def _cast_item(item: Any, types: Types, where: str) -> Any:
             f"Rows of a Dataset must be numbers, in tensors or arrays; {where} of X is a"
             f" {type(item).__name__} of dtype {values.dtype}. Convert it in the Dataset."
         )
+    assert_all_finite(values, input_name=f"X, {where},")
     values = cast(values, types[values.dtype.kind], f"X, {where},")
     return torch.as_tensor(values) if isinstance(item, torch.Tensor) else values
 
