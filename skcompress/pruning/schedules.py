@@ -90,7 +90,7 @@ class Pruner:
         means = None if self._squares is None else self._squares.values()
         scores = score(self.criterion, self.net, self.data, means)
         for name, mask in masks.items():
-            scores[name] = scores[name].masked_fill(~mask.to(scores[name].device), -1.0)
+            scores[name] = torch.where(mask.to(scores[name].device), scores[name], -1.0)
         return self.choose(scores, progress)
 
     def watch(self) -> None:
