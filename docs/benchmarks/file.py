@@ -7,7 +7,7 @@
 `choose` tries densities with a seed of its own and looks at validation rows only; `final` takes for
 three other seeds the least density that reaches each goal there. The method is that of recipe.py.
 Bytes are those of the file that ``save`` writes; the error is that of what ``load`` returns. With
-`--keep FOLDER` the files stay.
+`--keep FOLDER` the files stay, and the integers as the net had them, for file_peer.py.
 """
 
 import argparse
@@ -58,10 +58,15 @@ def dense_bytes(dense):
     return sum(p.numel() * p.element_size() for p in dense.module_.parameters())
 
 
+def integers(quantized):
+    """Return the integers of the weights, by name."""
+    tensors = quantized.quantized_.items()
+    return {n: (t.grid.levels[t.codes] * t.mask).numpy().astype(np.int8) for n, t in tensors}
+
+
 def standard_coders(quantized):
     """Return the bytes of the same integers, a byte each, in standard coders."""
-    weights = [t.grid.levels[t.codes] * t.mask for t in quantized.quantized_.values()]
-    raw = b"".join(w.numpy().astype(np.int8).tobytes() for w in weights)
+    raw = b"".join(weights.tobytes() for weights in integers(quantized).values())
     return {"zlib": len(zlib.compress(raw, 9)), "lzma": len(lzma.compress(raw, preset=9))}
 
 
@@ -75,6 +80,7 @@ def cell(name, dense, density, seed, parts, folder):
     )
     path = Path(folder) / f"{name}_{density}_{seed}.skc"
     save(quantized, path)
+    np.savez(path.with_suffix(".npz"), **integers(quantized))
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     size, loaded = path.stat().st_size, load(path)
     return {

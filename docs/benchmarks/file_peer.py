@@ -2,11 +2,11 @@
 
     python docs/benchmarks/file_peer.py ours FOLDER     # *.skc -> FOLDER/integers.npz, ours.csv
     PEER/bin/python docs/benchmarks/file_peer.py peer FOLDER            # FOLDER/peer.csv
-    python docs/benchmarks/file_peer.py report FOLDER   # prints a table
+    python docs/benchmarks/file_peer.py report FOLDER   # writes file_peer.md
 
-Both code the same integers, those of the quantized weights in files that ``save`` wrote: NNCodec
-gets them in the order in which the file has them, hidden units already sorted. Of NNCodec the
-arithmetic coder counts, without headers and entry points, and for each tensor the best of all its
+FOLDER is what `file.py --keep FOLDER` left. Both code the same integers, those of the quantized
+weights. The file sorts hidden units, which is free; NNCodec gets them once in the net's own order
+and once in the file's, where it has the gain of our sorting. Of NNCodec the arithmetic coder counts, without headers and entry points, and for each tensor the best of all its
 settings that keep the integers: profile, with or without the skipping of rows, adaptation of
 contexts, order of scanning, length of unary codes. What either coded is decoded and compared.
 
@@ -69,10 +69,13 @@ def ours(folder):
     for path in sorted(folder.glob("*.skc")):
         parts = read(path, 1 << 32)
         arrays = {
-            f"{path.stem}/{name}": to_numbers(tensor, describe(tensor)).integers
+            f"{path.stem}/file/{name}": to_numbers(tensor, describe(tensor)).integers
             for name, tensor in parts.quantized.items()
         }
         integers |= arrays
+        if path.with_suffix(".npz").exists():
+            with np.load(path.with_suffix(".npz")) as own:
+                integers |= {f"{path.stem}/net/{name}": own[name] for name in own}
         size = path.stat().st_size
         rows.append([path.stem, code_ours(arrays.values()), code_floats(parts), size])
     np.savez(folder / "integers.npz", **integers)
@@ -121,20 +124,33 @@ def peer(folder):
             size, settings = code_peer(array)
             print(key, array.shape, size, settings)
             rows.append([*key.split("/"), size, "/".join(map(str, settings))])
-    head = ["net", "tensor", "bytes", "settings"]
+    head = ["net", "order", "tensor", "bytes", "settings"]
     np.savetxt(folder / "peer.csv", [head, *rows], "%s", ",")
 
 
 def report(folder):
-    """Print the table."""
+    """Write file_peer.md."""
     import pandas as pd
     from pruning_report import markdown
 
-    table = pd.read_csv(folder / "ours.csv", index_col="net")
-    table.insert(0, "NNCodec", pd.read_csv(folder / "peer.csv").groupby("net")["bytes"].sum())
-    table.insert(2, "ours / NNCodec", (table.ours / table.NNCodec).round(3))
+    ours = pd.read_csv(folder / "ours.csv").drop(columns="file")
+    sizes = pd.read_csv(folder / "peer.csv").groupby(["net", "order"])["bytes"].sum()
+    table = sizes.rename("NNCodec").reset_index().merge(ours, on="net")
+    table["ours / NNCodec"] = (table.ours / table.NNCodec).round(3)
     both = (table.ours + table.floats) / (table.NNCodec + table.floats)
-    print(markdown(table.assign(**{"with floats": both.round(3)})))
+    table["with floats"] = both.round(3)
+    table["net"] = table.net.str.replace("_", ", ")
+    Path(__file__).with_suffix(".md").write_text("\n".join([
+        "# Weights in a file, beside NNCodec\n",
+        "Written by `python docs/benchmarks/file_peer.py report`. Bytes of the integers of each"
+        " net, its density and seed beside its name, in the files of the"
+        " [benchmark of files](file.md): by our coder, and by the arithmetic coder of NNCodec"
+        " 2.1.3, the reference coder of ISO/IEC 15938-17, with the best of its settings for each"
+        " tensor and without its headers. Order: NNCodec had them as the net has them, or with"
+        " hidden units sorted, as the file has them. Floats are scales and biases, which our file"
+        " codes without loss, added to both in the last column.\n",
+        markdown(table, index=False),
+    ]), encoding="utf-8")  # fmt: skip
 
 
 def main():
