@@ -6,9 +6,10 @@
 
 FOLDER is what `file.py --keep FOLDER` left. Both code the same integers, those of the quantized
 weights. The file sorts hidden units, which is free; NNCodec gets them once in the net's own order
-and once in the file's, where it has the gain of our sorting. Of NNCodec the arithmetic coder counts, without headers and entry points, and for each tensor the best of all its
-settings that keep the integers: profile, with or without the skipping of rows, adaptation of
-contexts, order of scanning, length of unary codes. What either coded is decoded and compared.
+and once in the file's, where it has the gain of our sorting. Of NNCodec the arithmetic coder
+counts, without headers and entry points, and for each tensor the best of all its settings that keep
+the integers: profile, with or without the skipping of rows, adaptation of contexts, order of
+scanning, length of unary codes. What either coded is decoded and compared.
 
 Scales and biases are kept out of both, and then added to both as our file codes them, without loss.
 NNCodec wants numpy below 2 and a compiler, and so an environment of its own, PEER; its Python
