@@ -145,10 +145,10 @@ def _winners(w: Writer, probabilities: str, threshold: float | None, kind: int) 
 
 
 def _storable(classes: np.ndarray) -> np.ndarray:
-    """Return labels in a type that ONNX has."""
+    """Return labels in a type that ONNX, skl2onnx and their readers have."""
     if classes.dtype.kind in "OU":
         return classes.astype(str).astype(object)
-    return classes
+    return classes.astype(np.float32) if classes.dtype == np.float16 else classes
 
 
 def _named(w: Writer, value: str, name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:

@@ -7,26 +7,20 @@ import onnx
 import torch
 from onnx import helper
 from skl2onnx import convert_sklearn, update_registered_converter
-from skl2onnx.common.data_types import (
-    BooleanTensorType,
-    DoubleTensorType,
-    FloatTensorType,
-    Int64TensorType,
-    StringTensorType,
-    guess_data_type,
-)
+from skl2onnx.common import data_types
+from skl2onnx.common.data_types import FloatTensorType, guess_data_type
 from sklearn.pipeline import Pipeline
 
 from .fitted import Fitted, fitted, unwrapped
 from .model import finished, metadata, used, write_net, writer
 from .writer import OPSET, Writer
 
+# skl2onnx's types by the numbers of ONNX's: labels may be of any of them.
+_NAMES = {"FLOAT": "Float", "DOUBLE": "Double", "STRING": "String", "BOOL": "Boolean"}
+_NAMES |= {f"{u}INT{bits}": f"{u}Int{bits}" for u in ("", "U") for bits in (8, 16, 32, 64)}
 TENSORS: dict[int, Any] = {
-    onnx.TensorProto.FLOAT: FloatTensorType,
-    onnx.TensorProto.DOUBLE: DoubleTensorType,
-    onnx.TensorProto.INT64: Int64TensorType,
-    onnx.TensorProto.STRING: StringTensorType,
-    onnx.TensorProto.BOOL: BooleanTensorType,
+    getattr(onnx.TensorProto, name): getattr(data_types, f"{theirs}TensorType")
+    for name, theirs in _NAMES.items()
 }
 ALIAS = "skcompress"
 

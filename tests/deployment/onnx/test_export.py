@@ -127,6 +127,18 @@ def test_a_pipeline_is_one_graph(bits, path):
     agree(path, pipeline, X, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint8", "uint64", "f2", "f8", "bool"])
+def test_labels_of_any_type_come_out_of_a_pipeline(dtype, path):
+    """Narrow integers and booleans are labels like others."""
+    X, y = classification(n_classes=2)
+    net = classifier(module__n_outputs=2)
+    pipeline = make_pipeline(StandardScaler(), PrunedNet(net, random_state=0)).fit(
+        X, y.astype(dtype)
+    )
+    export_onnx(pipeline, path)
+    agree(path, pipeline, X, atol=1e-5)
+
+
 def test_a_pipeline_over_a_frame_has_an_input_for_each_column(path):
     """Categories, too."""
     X, y = classification()
