@@ -176,6 +176,9 @@ REFUSED = [
     (overwritten, "relu_ changes add in place"),
     (lambda x: x[:, :3].div(2.0, rounding_mode="trunc"), "rounds towards zero"),
     (lambda x: nn.functional.adaptive_avg_pool1d(x[:, None], 3)[:, 0], "windows of unequal size"),
+    (lambda x: (x * 9).long().div(2, rounding_mode="floor") + x, "integers that rounds down"),
+    (lambda x: torch.round(x, decimals=1), r"round .* with the arguments \(\w+, decimals=1\)"),
+    (nn.functional.dropout, "drops values in predictions, too"),
     (lambda x: nn.functional.batch_norm(x, None, None, training=True), "running statistics"),
 ]
 
@@ -200,6 +203,12 @@ FUNCTIONS = {
     "log sigmoid": nn.functional.logsigmoid,
     "leaky": lambda x: nn.functional.leaky_relu(x, 0.3),
     "clamp": lambda x: x.clamp(min=-0.1).clamp(max=0.2) + nn.functional.relu6(x),
+    "softplus, threshold": lambda x: nn.functional.softplus(x, beta=2, threshold=0.1),
+    "clamp to tensors": lambda x: x.clamp(-x[0], torch.full((4,), 0.2)).clamp(max=x.mean(0)),
+    "bits": lambda x: x + ((x * 10).long() & 3 | ~(x * 8).long()) ** 2,
+    "larger": lambda x: torch.max(x, torch.full((4,), 0.1)) + x.argmax() + torch.min(x, -x),
+    "tile": lambda x: x.tile(2)[:, 2:6],
+    "integers to floats": lambda x: torch.sqrt((x * 9).long() ** 2) + (x * 9).long().clamp(max=0.5),
     "arithmetic": lambda x: (2 - x) * (x / 3) - torch.maximum(x, -x) ** 2,
     "integers": lambda x: x + torch.arange(4) + x.argmax(1, keepdim=True),
     "masks": lambda x: torch.where((x > 0) & ~(x >= 1), x, x.new_zeros(())).masked_fill(x < 0, 2),
