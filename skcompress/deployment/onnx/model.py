@@ -16,6 +16,7 @@ from ..._version import __version__
 from ...graph import takes_any_batch, trace
 from .fitted import Fitted, fitted, unwrapped
 from .operations import apply
+from .session import check_runs
 from .weights import to_codes
 from .writer import IR_VERSIONS, NARROW, OPSET, OPSET_OF_2_BITS, TYPES, Stored, Writer
 
@@ -67,7 +68,7 @@ def to_onnx(
 
 
 def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
-    """Set a model's versions and metadata, and check it."""
+    """Set a model's versions and metadata, and check that it can be run."""
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     opset = OPSET_OF_2_BITS if kinds & NARROW else OPSET
     others = [o for o in model.opset_import if o.domain]
@@ -77,6 +78,7 @@ def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "skcompress", __version__
     helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
+    check_runs(model)
     return model
 
 

@@ -33,7 +33,9 @@ def recurrent(
     for start in range(0, n_layers * directions, directions):
         parts = [weights[i * step : (i + 1) * step] for i in range(start, start + directions)]
         begin = [_layer(w, state, start, directions) for state in first]
-        loops = rounds(w, parts[0][0]) or step % 2 == 1
+        # Its own operators know neither projections nor, in onnxruntime, double precision.
+        double = parts[0][0].tensor.dtype == torch.float64
+        loops = rounds(w, parts[0][0]) or step % 2 == 1 or double
         write = _loops if loops else _operator
         steps, *ends = write(w, node, steps, begin, parts, biases)
         last.append(ends)

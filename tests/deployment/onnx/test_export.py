@@ -24,6 +24,18 @@ from tests.pruning_modules import MLP, classification, classifier, regression, r
 NAMES = np.array(["ant", "bee", "cat"])
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer over the numbers of a row, in both directions."""
+
+    def __init__(self, kind=nn.LSTM):
+        super().__init__()
+        self.layer = kind(1, 4, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, X):
+        return self.head(self.layer(X[:, :, None])[0][:, -1])
+
+
 @pytest.fixture
 def path(tmp_path):
     """Return where to write."""
@@ -115,6 +127,32 @@ def test_float64_stays_float64(path):
     quantized = QuantizedNet(classifier(MLP().double()), bits=4, random_state=0).fit(X, y)
     export_onnx(quantized, path)
     agree(path, quantized, X, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Sequential(nn.Linear(6, 3), nn.ELU()), "Elu"),
+        (nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 1, 4), nn.Flatten()), "Conv"),
+        (nn.Sequential(nn.Linear(6, 3), nn.CELU()), "Celu"),
+    ],
+    ids=["elu", "conv", "celu"],
+)
+def test_what_onnxruntime_lacks_in_double_precision_is_named(module, name, path):
+    """A file that it cannot load is not written."""
+    net = classifier(module.double()).initialize()
+    with pytest.raises(ValueError, match=f"no {name} in double precision. Build .* in float32"):
+        export_onnx(net, path, np.zeros((2, 6)))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_loops_in_double_precision(kind, path):
+    """For which onnxruntime lacks the operators."""
+    net = classifier(Recurrent(kind).double()).initialize()
+    X = np.random.default_rng(0).normal(size=(5, 6))
+    export_onnx(net, path, X)
+    agree(path, net, X, atol=1e-12)
 
 
 @pytest.mark.parametrize("bits", [2, 4])
