@@ -85,6 +85,29 @@ def test_integers_are_stored_as_integers(bits):
     assert model.opset_import[0].version == (25 if bits == 2 else 21)
 
 
+class Twice(nn.Module):
+    """A recurrent layer over its own outputs."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.head = kind(2, 2, bidirectional=kind is nn.RNN), nn.Linear(2, 3)
+
+    def forward(self, X):
+        out, _ = self.layer(X.view(-1, 3, 2).transpose(0, 1))
+        return self.head(self.layer(out[..., :2])[0][-1][:, :2])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_integers_of_a_shared_layer_are_stored_once(kind):
+    """Whichever number of times it runs."""
+    X, y = classification()
+    quantized = QuantizedNet(classifier(Twice(kind)), bits=4, random_state=0).fit(X, y)
+    model = to_onnx(quantized)
+    agree(model, quantized, X, atol=1e-6)
+    stored = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT4]
+    assert len(stored) == len(quantized.quantized_)
+
+
 def test_the_file_says_what_it_is():
     """Version, classes, sparsity and bits are metadata."""
     X, y = classification()
