@@ -29,7 +29,8 @@ def check_agreement(net: Fitted, X: Any = None) -> None:
     Raises
     ------
     ValueError
-        If they differ, as those of a subclass of skorch's nets with an ``infer`` of its own may.
+        If they differ, as those of a subclass of skorch's nets with an ``infer`` of its own may,
+        or are random.
     """
     rows = _random(net) if X is None else _first(as_taken(X, net.module))
     # skorch draws a seed for each iterator.
@@ -37,9 +38,18 @@ def check_agreement(net: Fitted, X: Any = None) -> None:
         warnings.simplefilter("ignore")  # about names that the columns had in fit
         method, theirs = _predicted(net, rows)
         ours = _computed(net, rows)
-        _compare(net, method, ours.reshape(theirs.shape) if net.flat else ours, theirs)
-        if method == "predict_proba":
-            _compare(net, "predict", _labels(net, theirs), net.estimator.predict(rows))
+        if not _same(theirs, ours.reshape(theirs.shape) if net.flat else ours):
+            if not _same(theirs, _predicted(net, rows)[1]):
+                raise ValueError(
+                    f"{type(net.estimator).__name__} gives other predictions for the same rows each"
+                    " time: its module draws random numbers in evaluation mode, too, as"
+                    " functional.dropout(x) does without training=self.training."
+                )
+            raise _other(net, method)
+        if method == "predict_proba" and not _same(
+            _labels(net, theirs), net.estimator.predict(rows)
+        ):
+            raise _other(net, "predict")
 
 
 def _labels(net: Fitted, probabilities: np.ndarray) -> np.ndarray:
@@ -86,16 +96,17 @@ def _computed(net: Fitted, rows: Any) -> np.ndarray:
         return to_numpy(to_device(Predictor(net.net, module)(inputs), "cpu"))
 
 
-def _compare(net: Fitted, method: str, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Refuse an estimator whose predictions are others."""
-    if ours.shape == theirs.shape:
-        if ours.dtype.kind != "f":
-            same = bool((ours == theirs).all())
-        else:
-            same = np.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
-        if same:
-            return
-    raise ValueError(
+def _same(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Tell whether predictions are equal, but for rounding."""
+    if ours.shape != theirs.shape:
+        return False
+    if ours.dtype.kind != "f":
+        return bool((ours == theirs).all())
+    return np.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _other(net: Fitted, method: str) -> ValueError:
+    return ValueError(
         f"{type(net.estimator).__name__}.{method} gives other predictions than its module and"
         " skorch's predict_nonlinearity, of which the graph is written: a subclass that overrides"
         f" infer, {method} or forward_iter does something else. Move that into the module's"

@@ -201,7 +201,8 @@ REFUSED = [
     (lambda x: nn.functional.adaptive_avg_pool1d(x[:, None], 3)[:, 0], "windows of unequal size"),
     (lambda x: (x * 9).long().div(2, rounding_mode="floor") + x, "integers that rounds down"),
     (lambda x: torch.round(x, decimals=1), r"round .* with the arguments \(\w+, decimals=1\)"),
-    (nn.functional.dropout, "drops values in predictions, too"),
+    (nn.functional.dropout, "other predictions for the same rows each time"),
+    (lambda x: nn.functional.dropout(x, 1e-9), "drops values in predictions, too"),
     (lambda x: nn.functional.batch_norm(x, None, None, training=True), "running statistics"),
 ]
 
