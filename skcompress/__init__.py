@@ -1,7 +1,7 @@
 """Neural-network compression as ordinary scikit-learn estimators."""
 
 from ._version import __version__ as __version__
-from .deployment import deploy, export_onnx, load, save
+from .deployment import deploy, export_onnx, load, register_converters, save
 from .distillation import DistilledNet
 from .pruning import PrunedNet
 from .quantization import QuantizedNet
@@ -16,6 +16,7 @@ __all__ = [
     "deploy",
     "export_onnx",
     "load",
+    "register_converters",
     "save",
     "size_in_bytes",
 ]

@@ -3,7 +3,7 @@
 from .file.artifact import load, save
 from .file.errors import FileError
 from .file.predictor import LoadedClassifier, LoadedRegressor
-from .onnx.export import export_onnx
+from .onnx.export import export_onnx, register_converters
 from .runtime.deploy import deploy
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "deploy",
     "export_onnx",
     "load",
+    "register_converters",
     "save",
 ]

@@ -1,4 +1,4 @@
-"""Arithmetic, nonlinearities, reductions and comparisons in ONNX."""
+"""Arithmetic, logic, reductions and comparisons in ONNX."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,16 +8,16 @@ from onnx import helper
 from torch.fx import Node
 
 from .weights import value
-from .writer import TYPES, Writer, dtype_of, kind_of, meta
+from .writer import TYPES, Stored, Writer, dtype_of, kind_of, meta
 
 Rule = Callable[..., Any]
 
 
 def same(op: str, **attributes: Any) -> Rule:
-    """Write an operation of one tensor that ONNX has, too."""
+    """Write an operation of one tensor that ONNX has, too, in the type of the result."""
 
-    def rule(w: Writer, node: Node, x: Any, *_: Any, **__: Any) -> str:
-        return w.add(op, value(w, x), **attributes)
+    def rule(w: Writer, node: Node, x: Any) -> str:
+        return w.add(op, value(w, x, node.args[0], dtype_of(node)), **attributes)
 
     return rule
 
@@ -25,7 +25,7 @@ def same(op: str, **attributes: Any) -> Rule:
 def binary(op: str) -> Rule:
     """Write arithmetic on two operands, in the type of the result."""
 
-    def rule(w: Writer, node: Node, a: Any, b: Any, alpha: float = 1, **_: Any) -> str:
+    def rule(w: Writer, node: Node, a: Any, b: Any, alpha: float = 1) -> str:
         dtype = dtype_of(node)
         first, second = (value(w, v, n, dtype) for v, n in zip((a, b), node.args[:2], strict=True))
         if alpha != 1:
@@ -33,6 +33,23 @@ def binary(op: str) -> Rule:
         return w.add(op, first, second)
 
     return rule
+
+
+def bitwise(op: str) -> Rule:
+    """Write logic on each bit of one or two operands; booleans have but one."""
+
+    def rule(w: Writer, node: Node, *operands: Any) -> str:
+        dtype = dtype_of(node)
+        pairs = zip(operands, node.args, strict=True)
+        name = op if dtype == torch.bool else f"Bitwise{op}"
+        return w.add(name, *(value(w, x, n, dtype) for x, n in pairs))
+
+    return rule
+
+
+def is_nan(w: Writer, node: Node, x: Any) -> str:
+    """Write where a tensor has no number."""
+    return w.add("IsNaN", value(w, x))
 
 
 def compare(op: str, *, negate: bool = False) -> Rule:
@@ -63,82 +80,29 @@ def division(w: Writer, node: Node, a: Any, b: Any, *, rounding_mode: str | None
     """Write a quotient, rounded down or not."""
     if rounding_mode == "trunc":
         raise ValueError("division that rounds towards zero is not written as ONNX")
+    if rounding_mode and not dtype_of(node).is_floating_point:
+        raise ValueError("division of integers that rounds down is not written as ONNX")
     quotient = binary("Div")(w, node, a, b)
     return quotient if rounding_mode is None else w.add("Floor", quotient)
 
 
-def clamp(w: Writer, node: Node, x: str, low: Any = None, high: Any = None) -> str:
-    """Write a clipping to numbers."""
-    bounds = [None if b is None else w.constant(b, dtype_of(node)) for b in (low, high)]
-    return w.add("Clip", x, *bounds)
+def clamp(w: Writer, node: Node, x: Any, low: Any = None, high: Any = None) -> str:
+    """Write a clipping to numbers, or to tensors."""
+    dtype = dtype_of(node)
+    x = value(w, x, node.args[0], dtype)
+    given = [*node.args, None, None][1:3]
+    if not any(isinstance(bound, Node) for bound in given):
+        return w.add("Clip", x, *(None if b is None else w.constant(b, dtype) for b in (low, high)))
+    for op, bound, n in zip(("Max", "Min"), (low, high), given, strict=True):
+        x = x if bound is None else w.add(op, x, value(w, bound, n, dtype))
+    return x
 
 
-def clamp_max(w: Writer, node: Node, x: str, high: float) -> str:
+def clamp_max(w: Writer, node: Node, x: Any, high: Any) -> str:
     """Write a clipping from above."""
-    return clamp(w, node, x, None, high)
-
-
-def hardtanh(w: Writer, node: Node, x: str, low: float = -1.0, high: float = 1.0) -> str:
-    """Write a clipping to [-1, 1], or another interval."""
-    return clamp(w, node, x, low, high)
-
-
-def relu6(w: Writer, node: Node, x: str) -> str:
-    """Write a clipping to [0, 6]."""
-    return clamp(w, node, x, 0.0, 6.0)
-
-
-def leaky_relu(w: Writer, node: Node, x: str, slope: float = 0.01) -> str:
-    """Write a ReLU with a slope below zero."""
-    return w.add("LeakyRelu", x, alpha=slope)
-
-
-def elu(w: Writer, node: Node, x: str, alpha: float = 1.0) -> str:
-    """Write an exponential linear unit."""
-    return w.add("Elu", x, alpha=alpha)
-
-
-def celu(w: Writer, node: Node, x: str, alpha: float = 1.0) -> str:
-    """Write a continuously differentiable exponential linear unit."""
-    return w.add("Celu", x, alpha=alpha)
-
-
-def gelu(w: Writer, node: Node, x: str, *, approximate: str = "none") -> str:
-    """Write a Gaussian error linear unit."""
-    return w.add("Gelu", x, approximate=approximate)
-
-
-def silu(w: Writer, node: Node, x: str) -> str:
-    """Write ``x * sigmoid(x)``."""
-    return w.add("Mul", x, w.add("Sigmoid", x))
-
-
-def softplus(w: Writer, node: Node, x: str, beta: float = 1.0, threshold: float = 20.0) -> str:
-    """Write ``log(1 + exp(beta * x)) / beta``."""
-    if beta == 1:
-        return w.add("Softplus", x)
-    factor = w.constant(beta, dtype_of(node))
-    return w.add("Div", w.add("Softplus", w.add("Mul", x, factor)), factor)
-
-
-def log_sigmoid(w: Writer, node: Node, x: str) -> str:
-    """Write ``log(sigmoid(x))``."""
-    return w.add("Neg", w.add("Softplus", w.add("Neg", x)))
-
-
-def prelu(w: Writer, node: Node, x: str, slope: Any) -> str:
-    """Write a ReLU with slopes for channels."""
-    given = value(w, slope)
-    inner = meta(node.args[0]).dim() - 2
-    if inner > 0 and meta(node.args[1]).numel() > 1:
-        given = w.add("Unsqueeze", given, w.indices(list(range(1, 1 + inner))))
-    return w.add("PRelu", x, given)
-
-
-def glu(w: Writer, node: Node, x: str, dim: int = -1) -> str:
-    """Write a gated linear unit: one half times the sigmoid of the other."""
-    half, gate = w.add_many("Split", 2, x, axis=dim, num_outputs=2)
-    return w.add("Mul", half, w.add("Sigmoid", gate))
+    dtype = dtype_of(node)
+    bounds = (value(w, v, n, dtype) for v, n in zip((x, high), node.args, strict=True))
+    return w.add("Min", *bounds)
 
 
 def rsqrt(w: Writer, node: Node, x: str) -> str:
@@ -151,19 +115,13 @@ def square(w: Writer, node: Node, x: str) -> str:
     return w.add("Mul", x, x)
 
 
-def softmax(w: Writer, node: Node, x: str, dim: int, *_: Any) -> str:
-    """Write a softmax, or its logarithm."""
-    op = "LogSoftmax" if "log" in kind_of(node) else "Softmax"
-    return w.add(op, value(w, x, node.args[0], dtype_of(node)), axis=dim)
-
-
 def reduce(op: str, position: str | None = None) -> Rule:
     """Write a reduction over dimensions; `position` names what finds the place of a maximum."""
 
     def rule(
-        w: Writer, node: Node, x: str, dims: Any = None, keepdim: bool = False, **_: Any
+        w: Writer, node: Node, x: Any, dims: Any = None, keepdim: bool = False, *, dtype: Any = None
     ) -> Any:
-        if isinstance(dims, str):  # the other operand of an elementwise maximum
+        if isinstance(dims, (str, Stored)):  # the other operand of an elementwise maximum
             return binary(op.removeprefix("Reduce"))(w, node, x, dims)
         out = meta(node)
         pair = isinstance(out, (tuple, list))
@@ -180,14 +138,18 @@ def reduce(op: str, position: str | None = None) -> Rule:
 def position(op: str) -> Rule:
     """Write the place of a maximum or minimum along a dimension."""
 
-    def rule(w: Writer, node: Node, x: str, dim: int, keepdim: bool = False) -> str:
-        return w.add(op, x, axis=dim, keepdims=int(keepdim))
+    def rule(w: Writer, node: Node, x: Any, dim: int | None = None, keepdim: bool = False) -> str:
+        x = value(w, x)
+        if dim is not None:
+            return w.add(op, x, axis=dim, keepdims=int(keepdim))
+        place = w.add(op, w.reshape(x, [-1]), axis=0, keepdims=0)
+        return w.reshape(place, meta(node).shape)
 
     return rule
 
 
 def cast(w: Writer, node: Node, x: Any, *_: Any, **__: Any) -> str:
-    """Write a conversion to the type of the result."""
+    """Write a conversion to the type of the result, which says all that the arguments ask for."""
     return value(w, x, node.args[0], dtype_of(node))
 
 
@@ -224,7 +186,7 @@ def addmm(
     )
 
 
-def einsum(w: Writer, node: Node, equation: str, operands: list, **_: Any) -> str:
+def einsum(w: Writer, node: Node, equation: str, operands: list, *, path: Any = None) -> str:
     """Write a sum of products."""
     return w.add("Einsum", *(value(w, x) for x in operands), equation=equation.replace(" ", ""))
 

@@ -2,22 +2,40 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import Tensor, nn
 
+from ...graph import Graph, trace
 from ...inputs import float_dtype, row_specs, to_dtype
+from ...probe import describe
 from ...quantization import QuantizedTensor
 from ...training.nets import fitted_net, plain_module
 
 # Shape and type of a row, by the name of the input; None is an array's.
 RowTypes = dict[str | None, tuple[tuple[int, ...], str]]
+
+
+class Predictor(nn.Module):
+    """A module with what skorch does to its output."""
+
+    def __init__(self, net: NeuralNet, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.nonlinearity = net._get_predict_nonlinearity()
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        """Return what the net's ``predict_proba`` returns."""
+        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
+        return self.nonlinearity(output[0] if isinstance(output, tuple) else output)
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,11 @@ class Fitted:
         """Whether a regressor gives a vector rather than a column."""
         return getattr(self.estimator, "target_ndim_", None) == 1
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The operations of the net, with what skorch does to its output."""
+        return trace(Predictor(self.net, self.module), (self.example(),), {})
+
     def example(self) -> Tensor | dict[str, Tensor]:
         """Return two rows of zeros: a tensor, or a dict of them."""
         tensors = {
@@ -81,6 +104,21 @@ def unwrapped(estimator: Any) -> Any:
             estimator = estimator.best_estimator_
         else:
             return estimator
+
+
+def steps_of(pipeline: Pipeline) -> list[Any]:
+    """Return the steps of a Pipeline that may end in another, without those that do nothing."""
+    *steps, last = [step for _, step in pipeline.steps]
+    steps = [step for step in steps if step not in (None, "passthrough")]
+    last = unwrapped(last)
+    return [*steps, *(steps_of(last) if isinstance(last, Pipeline) else [last])]
+
+
+def transformed(steps: list[Any], X: Any) -> Any:
+    """Return rows as they come to the net."""
+    for step in steps:
+        X = None if X is None else step.transform(X)
+    return X
 
 
 def fitted(estimator: Any, X: Any = None, *, floats: bool = False) -> Fitted:
@@ -130,11 +168,18 @@ def _classes(estimator: Any) -> np.ndarray | None:
 
 def _rows(estimator: Any, module: nn.Module, X: Any) -> RowTypes:
     """Say what a row looks like: as in ``fit``, as in `X`, or as wide as the first layer."""
-    if X is not None:
-        specs = row_specs(to_dtype(X if isinstance(X, Mapping) else np.asarray(X), module))
-        return {name: (tuple(shape), dtype) for name, dtype, shape in specs}
+    given = None if X is None else _specs(row_specs(as_taken(X, module)))
     if hasattr(estimator, "_row_specs"):
-        return {name: (tuple(shape), dtype) for name, dtype, shape in estimator._row_specs}
+        known = _specs(estimator._row_specs)
+        if given is None:
+            return known
+        if _shapes(given) != _shapes(known):
+            raise ValueError(
+                f"The net does not take X of {describe(X)}. In fit, X was of"
+                f" {estimator._input_shapes}."
+            )
+    if given is not None:
+        return given
     first = next((m for m in module.modules() if not list(m.children())), None)
     if not isinstance(first, nn.Linear):
         raise ValueError(
@@ -142,3 +187,16 @@ def _rows(estimator: Any, module: nn.Module, X: Any) -> RowTypes:
             " does not tell. Pass a few rows as X."
         )
     return {None: ((first.in_features,), float_dtype(module).name)}
+
+
+def _specs(specs: list) -> RowTypes:
+    return {name: (tuple(shape), dtype) for name, dtype, shape in specs}
+
+
+def _shapes(rows: RowTypes) -> dict[str | None, tuple[int, ...]]:
+    return {name: shape for name, (shape, _) in rows.items()}
+
+
+def as_taken(X: Any, module: nn.Module) -> Any:
+    """Return rows in the types that a module takes."""
+    return to_dtype(X if isinstance(X, Mapping) else np.asarray(X), module)

@@ -90,7 +90,7 @@ def _filled(w: Writer, node: Node, vector: Any, size: int, fill: float) -> str:
 
 def batch_norm(
     w: Writer, node: Node, x: str, scale: Any, shift: Any, mean: Any, var: Any,
-    training: bool, momentum: float, eps: float, *_: Any,
+    training: bool, momentum: float, eps: float, cudnn: bool = False,
 ) -> str:  # fmt: skip
     """Write batch normalization by running statistics."""
     if mean is None or training:
@@ -105,7 +105,7 @@ def batch_norm(
 
 def layer_norm(
     w: Writer, node: Node, x: str, shape: Sequence[int], scale: Any = None, shift: Any = None,
-    eps: float = 1e-5, *_: Any,
+    eps: float = 1e-5, cudnn: bool = False,
 ) -> str:  # fmt: skip
     """Write layer normalization."""
     ones = torch.ones(list(shape), dtype=meta(node.args[0]).dtype)
@@ -116,7 +116,7 @@ def layer_norm(
 
 def group_norm(
     w: Writer, node: Node, x: str, groups: int, scale: Any = None, shift: Any = None,
-    eps: float = 1e-5, *_: Any,
+    eps: float = 1e-5, cudnn: bool = False,
 ) -> str:  # fmt: skip
     """Write normalization of groups of channels, as that of instances of a single channel."""
     given, n = meta(node.args[0]), meta(node.args[0]).shape[1]
@@ -179,7 +179,7 @@ def adaptive_pool(w: Writer, node: Node, x: str, sizes: Any) -> Any:
 
 
 def embedding(w: Writer, node: Node, table: Any, indices: str, *_: Any) -> str:
-    """Write the look-up of rows."""
+    """Write the look-up of rows; the other arguments are for training."""
     return w.add("Gather", value(w, table), indices)
 
 

@@ -10,28 +10,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..._version import __version__
-from ...graph import takes_any_batch, trace
+from ...graph import takes_any_batch
+from .agreement import check_agreement
 from .fitted import Fitted, fitted, unwrapped
 from .operations import apply
+from .session import check_runs
 from .weights import to_codes
 from .writer import IR_VERSIONS, NARROW, OPSET, OPSET_OF_2_BITS, TYPES, Stored, Writer
-
-
-class Predictor(nn.Module):
-    """A module with what skorch does to its output."""
-
-    def __init__(self, net: Fitted) -> None:
-        super().__init__()
-        self.module = net.module
-        self.nonlinearity = net.net._get_predict_nonlinearity()
-
-    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
-        """Return what the net's ``predict_proba`` returns."""
-        output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
-        return self.nonlinearity(output[0] if isinstance(output, tuple) else output)
 
 
 def to_onnx(
@@ -50,10 +38,15 @@ def to_onnx(
     """
     inner = unwrapped(estimator)
     if isinstance(inner, Pipeline):
-        from .pipeline import pipeline_to_onnx
-
+        try:
+            from .pipeline import pipeline_to_onnx
+        except ImportError as error:
+            raise ImportError(
+                "Pipelines need the package skl2onnx: pip install 'skcompress[onnx]'"
+            ) from error
         return pipeline_to_onnx(inner, X, labels=labels, floats=floats)
     net = fitted(inner, X, floats=floats)
+    check_agreement(net, X)
     w = writer(net)
     inputs = {name or "X": row for name, row in net.rows.items()}
     outputs = write_net(w, net, list(inputs), labels=labels)
@@ -67,7 +60,7 @@ def to_onnx(
 
 
 def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
-    """Set a model's versions and metadata, and check it."""
+    """Set a model's versions and metadata, and check that it can be run."""
     kinds = {tensor.data_type for tensor in model.graph.initializer}
     opset = OPSET_OF_2_BITS if kinds & NARROW else OPSET
     others = [o for o in model.opset_import if o.domain]
@@ -77,12 +70,13 @@ def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
     model.producer_name, model.producer_version = "skcompress", __version__
     helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
+    check_runs(model)
     return model
 
 
-def writer(net: Fitted, prefix: str = "") -> Writer:
-    """Return a writer that knows a net's quantized weights."""
-    codes = {name: to_codes(tensor) for name, tensor in net.quantized.items()}
+def writer(net: Fitted, prefix: str = "", narrowest: int = 2) -> Writer:
+    """Return a writer that knows a net's quantized weights, in types of no fewer bits."""
+    codes = {name: to_codes(tensor, narrowest) for name, tensor in net.quantized.items()}
     return Writer(prefix, codes, net.integers)
 
 
@@ -96,8 +90,7 @@ def write_net(
     ValueError
         If the module fixes the number of rows, or uses an operation that is not understood.
     """
-    graph = trace(Predictor(net), (net.example(),), {})
-    name = type(net.module).__name__
+    graph, name = net.graph, type(net.module).__name__
     if not takes_any_batch(graph.program):
         raise ValueError(
             f"{name} fixes the number of rows while it is traced, as len(x) does. Use x.shape[0]"
@@ -145,10 +138,10 @@ def _winners(w: Writer, probabilities: str, threshold: float | None, kind: int) 
 
 
 def _storable(classes: np.ndarray) -> np.ndarray:
-    """Return labels in a type that ONNX has."""
+    """Return labels in a type that ONNX, skl2onnx and their readers have."""
     if classes.dtype.kind in "OU":
         return classes.astype(str).astype(object)
-    return classes
+    return classes.astype(np.float32) if classes.dtype == np.float16 else classes
 
 
 def _named(w: Writer, value: str, name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:

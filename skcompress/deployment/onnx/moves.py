@@ -91,7 +91,9 @@ def index_select(w: Writer, node: Node, x: Any, dim: int, index: Any) -> str:
     return w.add("Gather", value(w, x), value(w, index), axis=dim)
 
 
-def gather(w: Writer, node: Node, x: Any, dim: int, index: Any, **_: Any) -> str:
+def gather(
+    w: Writer, node: Node, x: Any, dim: int, index: Any, *, sparse_grad: bool = False
+) -> str:
     """Write an entry along a dimension for each position of an index."""
     return w.add("GatherElements", value(w, x), value(w, index), axis=dim)
 
@@ -146,7 +148,7 @@ def stack(w: Writer, node: Node, tensors: list[Any], dim: int = 0) -> str:
     return w.add("Concat", *(w.add("Unsqueeze", part, axes) for part in parts), axis=dim)
 
 
-def expand(w: Writer, node: Node, x: Any, sizes: list[Any], **_: Any) -> Any:
+def expand(w: Writer, node: Node, x: Any, sizes: list[Any], *, implicit: bool = False) -> Any:
     """Write a tensor repeated along dimensions of size one."""
     out = w.add("Expand", value(w, x), w.shape([1 if s == -1 else s for s in sizes]))
     if x in w.zeros:
@@ -162,8 +164,9 @@ def expand_as(w: Writer, node: Node, x: Any, other: Any) -> str:
 def repeat(w: Writer, node: Node, x: Any, repeats: list[Any]) -> str:
     """Write a tensor several times along each dimension."""
     new = len(repeats) - meta(node.args[0]).dim()
+    repeats = [1] * -new + list(repeats)  # of which tile may be given fewer
     x = value(w, x)
-    if new:
+    if new > 0:
         x = w.add("Unsqueeze", x, w.indices(list(range(new))))
     return w.add("Tile", x, w.shape(repeats))
 

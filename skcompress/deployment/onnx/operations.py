@@ -11,7 +11,8 @@ from torch.fx import Node
 from . import elementwise as ew
 from . import layers as layers
 from . import moves as moves
-from .elementwise import Rule, binary, compare, filled, position, reduce, same
+from . import nonlinearities as nl
+from .elementwise import Rule, binary, bitwise, compare, filled, position, reduce, same
 from .recurrent import recurrent
 from .writer import Writer, kind_of
 
@@ -22,7 +23,7 @@ def apply(w: Writer, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any
     Raises
     ------
     ValueError
-        If it is not understood; the message names it.
+        If it is not understood, or its arguments are not; the message names them.
     """
     name = kind_of(node)
     rule = RULES.get(name)
@@ -34,7 +35,16 @@ def apply(w: Writer, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any
             f"the operation {name} is not among those that are written as ONNX. Use others in the"
             " module's forward"
         )
-    return rule(w, node, *args, **kwargs)
+    try:
+        return rule(w, node, *args, **kwargs)
+    except ValueError:
+        raise
+    except Exception as error:  # rules take fewer arguments, and of fewer types, than torch does
+        given = [*map(str, node.args), *(f"{key}={x}" for key, x in node.kwargs.items())]
+        raise ValueError(
+            f"the operation {name} is not written as ONNX with the arguments ({', '.join(given)})."
+            " Use others in the module's forward"
+        ) from error
 
 
 def _check_overwritten(node: Node) -> None:
@@ -57,20 +67,18 @@ _SAME = {
     "sqrt": "Sqrt", "abs": "Abs", "neg": "Neg", "sin": "Sin", "cos": "Cos", "erf": "Erf",
     "reciprocal": "Reciprocal", "sign": "Sign", "floor": "Floor", "ceil": "Ceil",
     "round": "Round", "selu": "Selu", "mish": "Mish", "hardswish": "HardSwish",
-    "softsign": "Softsign", "logical_not": "Not", "bitwise_not": "Not", "isnan": "IsNaN",
+    "softsign": "Softsign", "logical_not": "Not",
 }  # fmt: skip
 # What does nothing in evaluation mode.
-_IDENTITIES = [
-    "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone",
-    "detach", "alias", "lift_fresh_copy",
-]  # fmt: skip
+_DROPOUTS = ["dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"]
+_IDENTITIES = ["contiguous", "clone", "detach", "alias", "lift_fresh_copy"]
 RULES: dict[str, Rule] = {
     **{name: same(op) for name, op in _SAME.items()},
     "hardsigmoid": same("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "relu6": ew.relu6, "leaky_relu": ew.leaky_relu, "elu": ew.elu, "celu": ew.celu,
-    "gelu": ew.gelu, "silu": ew.silu, "softplus": ew.softplus, "log_sigmoid": ew.log_sigmoid,
-    "prelu": ew.prelu, "glu": ew.glu, "rsqrt": ew.rsqrt, "square": ew.square,
-    "hardtanh": ew.hardtanh, "clamp": ew.clamp, "clamp_max": ew.clamp_max,
+    "relu6": nl.relu6, "leaky_relu": nl.leaky_relu, "elu": nl.elu, "celu": nl.celu,
+    "gelu": nl.gelu, "silu": nl.silu, "softplus": nl.softplus, "log_sigmoid": nl.log_sigmoid,
+    "prelu": nl.prelu, "glu": nl.glu, "rsqrt": ew.rsqrt, "square": ew.square,
+    "hardtanh": nl.hardtanh, "clamp": ew.clamp, "clamp_max": ew.clamp_max,
     "clamp_min": ew.clamp, "clip": ew.clamp,
     "add": binary("Add"), "sub": binary("Sub"), "mul": binary("Mul"), "pow": binary("Pow"),
     "rsub": ew.reversed_subtraction, "div": ew.division,
@@ -79,13 +87,14 @@ RULES: dict[str, Rule] = {
     "eq": compare("Equal"), "ne": compare("Equal", negate=True), "lt": compare("Less"),
     "le": compare("LessOrEqual"), "gt": compare("Greater"), "ge": compare("GreaterOrEqual"),
     "logical_and": binary("And"), "logical_or": binary("Or"),
-    "bitwise_and": binary("And"), "bitwise_or": binary("Or"), "__and__": binary("And"),
-    "__or__": binary("Or"),
+    **dict.fromkeys(("bitwise_and", "__and__"), bitwise("And")),
+    **dict.fromkeys(("bitwise_or", "__or__"), bitwise("Or")), "bitwise_not": bitwise("Not"),
+    **dict.fromkeys(("bitwise_xor", "__xor__"), bitwise("Xor")), "isnan": ew.is_nan,
     "mean": reduce("ReduceMean"), "sum": reduce("ReduceSum"), "amax": reduce("ReduceMax"),
     "amin": reduce("ReduceMin"), "max": reduce("ReduceMax", "ArgMax"),
     "min": reduce("ReduceMin", "ArgMin"), "logsumexp": reduce("ReduceLogSumExp"),
     "prod": reduce("ReduceProd"), "argmax": position("ArgMax"), "argmin": position("ArgMin"),
-    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), ew.softmax),
+    **dict.fromkeys(("softmax", "_softmax", "log_softmax", "_log_softmax"), nl.softmax),
     **dict.fromkeys(("to", "_to_copy", "type_as"), ew.cast),
     "where": ew.where, "masked_fill": ew.masked_fill,
     **dict.fromkeys(("matmul", "bmm", "mm"), ew.matmul),
@@ -107,6 +116,7 @@ RULES: dict[str, Rule] = {
     "scaled_dot_product_attention": layers.attention,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     **moves.RULES,
+    **dict.fromkeys(_DROPOUTS, nl.dropout),
     **dict.fromkeys(_IDENTITIES, ew.identity),
     "_assert_tensor_metadata": ew.nothing, "sym_size": ew.size, "getitem": ew.take,
     "floordiv": binary("Div"),

@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from onnx import helper
-from skl2onnx import convert_sklearn, update_registered_converter
+from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import (
     BooleanTensorType,
     DoubleTensorType,
@@ -17,18 +15,13 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.pipeline import Pipeline
 
-from .fitted import Fitted, fitted, unwrapped
-from .model import finished, metadata, used, write_net, writer
-from .writer import OPSET, Writer
+from .agreement import check_agreement
+from .converters import Step, register_steps
+from .fitted import Fitted, fitted, steps_of, transformed
+from .model import finished, metadata
+from .writer import OPSET
 
-TENSORS: dict[int, Any] = {
-    onnx.TensorProto.FLOAT: FloatTensorType,
-    onnx.TensorProto.DOUBLE: DoubleTensorType,
-    onnx.TensorProto.INT64: Int64TensorType,
-    onnx.TensorProto.STRING: StringTensorType,
-    onnx.TensorProto.BOOL: BooleanTensorType,
-}
-ALIAS = "skcompress"
+Types = list[tuple[str, Any]]
 
 
 def pipeline_to_onnx(
@@ -43,66 +36,79 @@ def pipeline_to_onnx(
         A few rows; a frame gives the graph an input for each column, with the column's type.
     labels, floats : bool
         As ``to_onnx`` takes them.
+
+    Raises
+    ------
+    ValueError
+        If skl2onnx does not know a step, or needs a few rows.
     """
-    *steps, (name, last) = pipeline.steps
-    last = unwrapped(last)
-    net = fitted(last)
-    register(type(last), labels=labels, floats=floats)
-    plain = Pipeline([*steps, (name, last)])
-    if X is None or not hasattr(X, "columns"):
-        n_features = pipeline.n_features_in_ if X is None else np.shape(X)[1]
-        types = [("X", FloatTensorType([None, n_features]))]
-    else:
-        types = guess_data_type(X)
-    model = convert_sklearn(plain, initial_types=types, target_opset={"": OPSET, "ai.onnx.ml": 3})
-    return finished(model, metadata(net, pipeline))
+    *steps, last = steps_of(pipeline)
+    rows = transformed(steps, X)
+    net = fitted(last, rows, floats=floats)
+    check_agreement(net, rows)
+    types = _unseen(steps, net) if X is None else _seen(X)
+    named = [(f"step{i}", step) for i, step in enumerate(steps)]
+    plain = Pipeline([*named, ("net", Step(net, labels, narrowest=2))])
+    register_steps()
+    opsets = {"": OPSET, "ai.onnx.ml": 3}
+    try:
+        model = convert_sklearn(plain, initial_types=types, target_opset=opsets)
+    except ValueError:
+        raise
+    except Exception as error:  # skl2onnx raises errors of many kinds
+        raise ValueError(f"skl2onnx does not convert the Pipeline: {error}{_hint(X)}") from error
+    try:
+        return finished(model, metadata(net, pipeline))
+    except ValueError as error:
+        raise ValueError(f"{error}{_hint(X)}") from error
 
 
-def register(kind: type, *, labels: bool = True, floats: bool = False) -> None:
-    """Teach skl2onnx to convert a class of nets, wherever it stands in an estimator.
+def _hint(X: Any) -> str:
+    """Say with which rows a Pipeline might convert."""
+    if X is None:
+        return " Pass a few rows as X, a frame if fit was given one."
+    types = set(X.dtypes) if hasattr(X, "columns") else {np.asarray(X).dtype}
+    if types <= {np.dtype("float32")}:
+        return ""
+    return " Some steps are only known in single precision: try X of float32."
 
-    Parameters
-    ----------
-    kind : type
-        PrunedNet, QuantizedNet, DistilledNet, or a class of skorch's nets.
-    labels, floats : bool
-        As ``to_onnx`` takes them.
+
+def _unseen(steps: list[Any], net: Fitted) -> Types:
+    """Say what a graph's input is, of a Pipeline that only tells the number of columns."""
+    if not steps:
+        (((shape, _),)) = net.rows.values()
+        return [("X", FloatTensorType([None, *shape]))]
+    n_features = getattr(steps[0], "n_features_in_", None)
+    if n_features is None:
+        raise ValueError(
+            f"{type(steps[0]).__name__}, the first step, does not tell how many columns it takes."
+            " Pass a few rows as X."
+        )
+    return [("X", FloatTensorType([None, n_features]))]
+
+
+def _seen(X: Any) -> Types:
+    """Say what a graph's inputs are, from a few rows.
+
+    Raises
+    ------
+    ValueError
+        If they are no table, or an array of which ONNX has no type.
     """
-
-    def write(model: Any, prefix: str, names: list[str]) -> tuple[Writer, list]:
-        net = fitted(model, floats=floats)
-        w = writer(net, prefix)
-        return w, write_net(w, net, [_joined(w, net, names)], labels=labels)
-
-    def parse(scope: Any, model: Any, inputs: list, custom_parsers: Any = None) -> list:
-        operator = scope.declare_local_operator(alias, model)
-        operator.inputs.extend(inputs)
-        for info in write(model, ALIAS, [i.onnx_name for i in inputs])[1]:
-            name = info.name.removeprefix(ALIAS)
-            operator.outputs.append(scope.declare_local_variable(name, _type(info)))
-        return operator.outputs
-
-    def convert(scope: Any, operator: Any, container: Any) -> None:
-        names = [variable.full_name for variable in operator.inputs]
-        w, outputs = write(operator.raw_operator, scope.get_unique_operator_name(ALIAS), names)
-        nodes, initializers = used(w, [info.name for info in outputs])
-        container.nodes.extend(nodes)
-        container.initializers.extend(initializers)
-        for info, variable in zip(outputs, operator.outputs, strict=True):
-            container.nodes.append(helper.make_node("Identity", [info.name], [variable.full_name]))
-
-    alias = ALIAS + kind.__name__
-    update_registered_converter(kind, alias, lambda operator: None, convert, parser=parse)
-
-
-def _joined(w: Writer, net: Fitted, names: list[str]) -> str:
-    """Join columns into one table, in the type that the module takes."""
-    joined = w.add("Concat", *names, axis=1) if len(names) > 1 else names[0]
-    ((_, dtype),) = net.rows.values()
-    return w.cast(joined, getattr(torch, dtype))
-
-
-def _type(info: onnx.ValueInfoProto) -> Any:
-    """Return the type of an output as skl2onnx declares it."""
-    tensor = info.type.tensor_type
-    return TENSORS[tensor.elem_type]([d.dim_value or None for d in tensor.shape.dim])
+    if hasattr(X, "columns"):
+        return guess_data_type(X)
+    X = np.asarray(X)
+    if X.ndim < 2:
+        raise ValueError(
+            f"The graph of a Pipeline takes tables, and X has shape {X.shape}. Pass one with rows"
+            " and columns; steps that take texts one by one are not written as ONNX."
+        )
+    if X.dtype.kind == "O" and not all(isinstance(value, str) for value in X.flat):
+        raise ValueError(
+            "X is an array of objects, which are not all strings, and ONNX has no such type. Pass"
+            " a frame, whose columns have types of their own."
+        )
+    kinds = {"b": BooleanTensorType, "i": Int64TensorType, "u": Int64TensorType}
+    kinds |= dict.fromkeys("OU", StringTensorType)
+    floating = DoubleTensorType if X.dtype == np.float64 else FloatTensorType
+    return [("X", kinds.get(X.dtype.kind, floating)([None, *X.shape[1:]]))]

@@ -33,7 +33,9 @@ def recurrent(
     for start in range(0, n_layers * directions, directions):
         parts = [weights[i * step : (i + 1) * step] for i in range(start, start + directions)]
         begin = [_layer(w, state, start, directions) for state in first]
-        loops = rounds(w, parts[0][0]) or step % 2 == 1
+        # Its own operators know neither projections nor, in onnxruntime, double precision.
+        double = parts[0][0].tensor.dtype == torch.float64
+        loops = rounds(w, parts[0][0]) or step % 2 == 1 or double
         write = _loops if loops else _operator
         steps, *ends = write(w, node, steps, begin, parts, biases)
         last.append(ends)
@@ -89,11 +91,15 @@ def _stack(w: Writer, matrices: list[Stored], order: Tensor) -> str:
     """Return the weights of each direction, with their gates in ONNX's order."""
     if not all(m.name in w.codes for m in matrices):
         return w.constant(torch.stack([m.tensor[order] for m in matrices]))
-    axes, parts = w.indices([0]), []
-    for m in matrices:
-        decoded = write_codes(w.root, w.codes[m.name].rows(order), str(m.name))
-        parts.append(w.add("Unsqueeze", decoded, axes))
-    return w.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+    key = tuple(m.name for m in matrices)  # of which a shared layer asks for more than once
+    if key not in w.root.known:
+        axes, parts = w.indices([0]), []
+        for m in matrices:
+            decoded = write_codes(w.root, w.codes[m.name].rows(order), str(m.name))
+            parts.append(w.root.add("Unsqueeze", decoded, axes))
+        stacked = w.root.add("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+        w.root.known[key] = stacked
+    return w.root.known[key]
 
 
 def _loops(

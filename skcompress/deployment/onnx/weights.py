@@ -54,8 +54,15 @@ class Codes:
         return replace(self, codes=codes, scale=self.scale[order], zero=zero, shape=shape)
 
 
-def to_codes(tensor: QuantizedTensor) -> Codes:
-    """Read a quantized weight, with what the mask removes at a code that stands for zero."""
+def to_codes(tensor: QuantizedTensor, narrowest: int = 2) -> Codes:
+    """Read a quantized weight, with what the mask removes at a code that stands for zero.
+
+    Parameters
+    ----------
+    tensor : QuantizedTensor
+    narrowest : int
+        Fewest bits of the types to choose from.
+    """
     shape, grid = tensor.mask.shape, tensor.grid
     levels, mask, codes = grid.levels.cpu(), tensor.mask.cpu().flatten(1), tensor.codes.cpu()
     codes = codes.flatten(1)
@@ -65,15 +72,15 @@ def to_codes(tensor: QuantizedTensor) -> Codes:
         size = tensor.granularity
     if not FORMATS[tensor.format].is_integer:
         codes, levels = _with_zero(codes, levels, mask)
-        kind = UNSIGNED[_width(len(levels) - 1)]
+        kind = UNSIGNED[_width(len(levels) - 1, narrowest)]
         return Codes(codes.numpy(), kind, scale, None, size, levels, shape)
     if tensor.format == "affine":
         zeros = zero.repeat_interleave(size, 1)[:, : codes.shape[1]].long()
         codes = torch.where(mask, codes, zeros)
-        kind = UNSIGNED[_width(2**tensor.bits - 1)]
+        kind = UNSIGNED[_width(2**tensor.bits - 1, narrowest)]
         return Codes(codes.numpy(), kind, scale, zero, size, None, shape)
     codes = torch.where(mask, levels[codes].long(), 0)
-    kind = SIGNED[_width(2 ** max(tensor.bits, 2) - 1)]
+    kind = SIGNED[_width(2**tensor.bits - 1, narrowest)]
     return Codes(codes.numpy(), kind, scale, None, size, None, shape)
 
 
@@ -96,9 +103,9 @@ def _with_zero(codes: Tensor, levels: Tensor, mask: Tensor) -> tuple[Tensor, Ten
     return torch.where(mask, codes, where), levels
 
 
-def _width(largest: int) -> int:
+def _width(largest: int, narrowest: int) -> int:
     """Bits of the smallest ONNX type for integers from zero up."""
-    return next(width for width in (2, 4, 8, 16) if largest < 2**width)
+    return next(n for n in (2, 4, 8, 16) if n >= narrowest and largest < 2**n)
 
 
 def write_codes(w: Writer, codes: Codes, hint: str, *, transpose: bool = False) -> str:

@@ -7,13 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.compose import ColumnTransformer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from skorch import NeuralNetBinaryClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from skcompress import DistilledNet, PrunedNet, QuantizedNet, export_onnx
@@ -22,6 +20,18 @@ from tests.deployment.onnx.helpers import agree, run
 from tests.pruning_modules import MLP, classification, classifier, regression, regressor
 
 NAMES = np.array(["ant", "bee", "cat"])
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over the numbers of a row, in both directions."""
+
+    def __init__(self, kind=nn.LSTM):
+        super().__init__()
+        self.layer = kind(1, 4, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, X):
+        return self.head(self.layer(X[:, :, None])[0][:, -1])
 
 
 @pytest.fixture
@@ -117,30 +127,30 @@ def test_float64_stays_float64(path):
     agree(path, quantized, X, atol=1e-12)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_a_pipeline_is_one_graph(bits, path):
-    """Scaling and net are in the same file, also where its integers need a later opset."""
-    X, y = classification()
-    net = QuantizedNet(classifier(), bits=bits, random_state=0)
-    pipeline = make_pipeline(StandardScaler(), net).fit(X, NAMES[y])
-    export_onnx(pipeline, path)
-    agree(path, pipeline, X, atol=1e-5)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Sequential(nn.Linear(6, 3), nn.ELU()), "Elu"),
+        (nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 1, 4), nn.Flatten()), "Conv"),
+        (nn.Sequential(nn.Linear(6, 3), nn.CELU()), "Celu"),
+    ],
+    ids=["elu", "conv", "celu"],
+)
+def test_what_onnxruntime_lacks_in_double_precision_is_named(module, name, path):
+    """A file that it cannot load is not written."""
+    net = classifier(module.double()).initialize()
+    with pytest.raises(ValueError, match=f"no {name} in double precision. Build .* in float32"):
+        export_onnx(net, path, np.zeros((2, 6)))
+    assert not path.exists()
 
 
-def test_a_pipeline_over_a_frame_has_an_input_for_each_column(path):
-    """Categories, too."""
-    X, y = classification()
-    frame = pd.DataFrame(X[:, :4], columns=list("abcd"))
-    frame["e"] = np.where(X[:, 5] > 0, "u", "v")
-    columns = ColumnTransformer(
-        [("n", StandardScaler(), list("abcd")), ("c", OneHotEncoder(sparse_output=False), ["e"])]
-    )
-    pipeline = make_pipeline(columns, PrunedNet(classifier(), random_state=0)).fit(frame, y)
-    export_onnx(pipeline, path, frame)
-    feed = {c: frame[[c]].to_numpy() for c in frame}
-    np.testing.assert_allclose(
-        run(path, feed)["probabilities"], pipeline.predict_proba(frame), rtol=0, atol=1e-5
-    )
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_loops_in_double_precision(kind, path):
+    """For which onnxruntime lacks the operators."""
+    net = classifier(Recurrent(kind).double()).initialize()
+    X = np.random.default_rng(0).normal(size=(5, 6))
+    export_onnx(net, path, X)
+    agree(path, net, X, atol=1e-12)
 
 
 class Residual(nn.Module):
@@ -204,8 +214,56 @@ def test_what_holds_no_net_is_refused(path):
         export_onnx(LogisticRegression().fit(X, y), path)
 
 
-def test_a_missing_package_is_named(path, monkeypatch):
+class Centred(NeuralNetClassifier):
+    """A net with preprocessing of its own."""
+
+    def infer(self, x, **fit_params):
+        return super().infer(2 * x - 1, **fit_params)
+
+
+class Shifted(NeuralNetClassifier):
+    """A net with labels of its own."""
+
+    def predict(self, X):
+        return (super().predict(X) + 1) % 3
+
+
+@pytest.mark.parametrize("kind", [Centred, Shifted])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_subclass_that_predicts_otherwise_is_refused(kind, given, path):
+    """The graph is written from the module, and would give other labels."""
+    X, y = classification()
+    net = kind(MLP, criterion=nn.CrossEntropyLoss, train_split=None, verbose=0).fit(X, y)
+    method = "predict_proba" if kind is Centred else "predict"
+    for estimator in (net, PrunedNet(net, random_state=0).fit(X, y)):
+        if estimator is net or kind is Centred:  # PrunedNet predicts labels by itself
+            with pytest.raises(ValueError, match=f"{method} gives other predictions than its"):
+                export_onnx(estimator, path, X if given else None)
+    assert not path.exists()
+
+
+def test_rows_of_another_shape_are_refused(path):
+    """As ``predict`` refuses them; a skorch net says what it did not take."""
+    X, y = classification()
+    pruned = PrunedNet(classifier(), random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match=r"does not take X of shape \(\d+, 5\).* In fit, X was"):
+        export_onnx(pruned, path, X[:, :5])
+    with pytest.raises(ValueError, match="predict_proba fails for a few rows: mat1 and mat2"):
+        export_onnx(classifier().initialize(), path, X[:, :5])
+
+
+def test_comparing_leaves_no_trace(path):
+    """Neither in the random state nor in warnings about names."""
+    X, y = classification()
+    pruned = PrunedNet(classifier(), random_state=0).fit(pd.DataFrame(X).add_prefix("x"), y)
+    before = torch.get_rng_state()
+    export_onnx(pruned, path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("module", ["model", "pipeline"])
+def test_a_missing_package_is_named(module, path, monkeypatch):
     """With the extra that brings it."""
-    monkeypatch.setitem(sys.modules, "skcompress.deployment.onnx.model", None)
-    with pytest.raises(ImportError, match=r"pip install 'skcompress\[onnx\]'"):
-        export_onnx(classifier().initialize(), path)
+    monkeypatch.setitem(sys.modules, f"skcompress.deployment.onnx.{module}", None)
+    with pytest.raises(ImportError, match=r"skl2onnx: pip install 'skcompress\[onnx\]'"):
+        export_onnx(make_pipeline("passthrough", classifier().initialize()), path)

@@ -85,6 +85,29 @@ def test_integers_are_stored_as_integers(bits):
     assert model.opset_import[0].version == (25 if bits == 2 else 21)
 
 
+class Twice(nn.Module):
+    """A recurrent layer over its own outputs."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.head = kind(2, 2, bidirectional=kind is nn.RNN), nn.Linear(2, 3)
+
+    def forward(self, X):
+        out, _ = self.layer(X.view(-1, 3, 2).transpose(0, 1))
+        return self.head(self.layer(out[..., :2])[0][-1][:, :2])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_integers_of_a_shared_layer_are_stored_once(kind):
+    """Whichever number of times it runs."""
+    X, y = classification()
+    quantized = QuantizedNet(classifier(Twice(kind)), bits=4, random_state=0).fit(X, y)
+    model = to_onnx(quantized)
+    agree(model, quantized, X, atol=1e-6)
+    stored = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT4]
+    assert len(stored) == len(quantized.quantized_)
+
+
 def test_the_file_says_what_it_is():
     """Version, classes, sparsity and bits are metadata."""
     X, y = classification()
@@ -176,6 +199,10 @@ REFUSED = [
     (overwritten, "relu_ changes add in place"),
     (lambda x: x[:, :3].div(2.0, rounding_mode="trunc"), "rounds towards zero"),
     (lambda x: nn.functional.adaptive_avg_pool1d(x[:, None], 3)[:, 0], "windows of unequal size"),
+    (lambda x: (x * 9).long().div(2, rounding_mode="floor") + x, "integers that rounds down"),
+    (lambda x: torch.round(x, decimals=1), r"round .* with the arguments \(\w+, decimals=1\)"),
+    (nn.functional.dropout, "other predictions for the same rows each time"),
+    (lambda x: nn.functional.dropout(x, 1e-9), "drops values in predictions, too"),
     (lambda x: nn.functional.batch_norm(x, None, None, training=True), "running statistics"),
 ]
 
@@ -200,6 +227,12 @@ FUNCTIONS = {
     "log sigmoid": nn.functional.logsigmoid,
     "leaky": lambda x: nn.functional.leaky_relu(x, 0.3),
     "clamp": lambda x: x.clamp(min=-0.1).clamp(max=0.2) + nn.functional.relu6(x),
+    "softplus, threshold": lambda x: nn.functional.softplus(x, beta=2, threshold=0.1),
+    "clamp to tensors": lambda x: x.clamp(-x[0], torch.full((4,), 0.2)).clamp(max=x.mean(0)),
+    "bits": lambda x: x + ((x * 10).long() & 3 | ~(x * 8).long()) ** 2,
+    "larger": lambda x: torch.max(x, torch.full((4,), 0.1)) + x.argmax() + torch.min(x, -x),
+    "tile": lambda x: x.tile(2)[:, 2:6],
+    "integers to floats": lambda x: torch.sqrt((x * 9).long() ** 2) + (x * 9).long().clamp(max=0.5),
     "arithmetic": lambda x: (2 - x) * (x / 3) - torch.maximum(x, -x) ** 2,
     "integers": lambda x: x + torch.arange(4) + x.argmax(1, keepdim=True),
     "masks": lambda x: torch.where((x > 0) & ~(x >= 1), x, x.new_zeros(())).masked_fill(x < 0, 2),

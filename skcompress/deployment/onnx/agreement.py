@@ -1,0 +1,114 @@
+"""Whether an estimator predicts what its module computes, of which graphs are written."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import is_classifier
+from skorch import NeuralNet
+from skorch.utils import to_device, to_numpy, to_tensor
+
+from ...prediction import winners
+from .fitted import Fitted, Predictor, as_taken
+
+N_ROWS = 16
+
+
+def check_agreement(net: Fitted, X: Any = None) -> None:
+    """Compare what an estimator predicts for a few rows with what its module computes.
+
+    Parameters
+    ----------
+    net : Fitted
+    X : array-like or dict of arrays, default=None
+        Rows as the net takes them, of which the first are compared; by default, random numbers
+        from 0 to 1, and zeros for integers.
+
+    Raises
+    ------
+    ValueError
+        If they differ, as those of a subclass of skorch's nets with an ``infer`` of its own may,
+        or are random.
+    """
+    rows = _random(net) if X is None else _first(as_taken(X, net.module))
+    # skorch draws a seed for each iterator.
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # about names that the columns had in fit
+        method, theirs = _predicted(net, rows)
+        ours = _computed(net, rows)
+        if not _same(theirs, ours.reshape(theirs.shape) if net.flat else ours):
+            if not _same(theirs, _predicted(net, rows)[1]):
+                raise ValueError(
+                    f"{type(net.estimator).__name__} gives other predictions for the same rows each"
+                    " time: its module draws random numbers in evaluation mode, too, as"
+                    " functional.dropout(x) does without training=self.training."
+                )
+            raise _other(net, method)
+        if method == "predict_proba" and not _same(
+            _labels(net, theirs), net.estimator.predict(rows)
+        ):
+            raise _other(net, "predict")
+
+
+def _labels(net: Fitted, probabilities: np.ndarray) -> np.ndarray:
+    """Return the labels that probabilities stand for; those of skorch's nets are numbers."""
+    numbers = winners(probabilities, net.threshold)
+    if isinstance(net.estimator, NeuralNet) or net.classes is None:
+        return numbers
+    return net.classes[numbers]
+
+
+def _random(net: Fitted) -> Any:
+    """Return rows that most modules take."""
+    rng = np.random.default_rng(0)
+    rows = {
+        name: (rng.uniform(size=(N_ROWS, *shape)) * (dtype in ("float32", "float64"))).astype(dtype)
+        for name, (shape, dtype) in net.rows.items()
+    }
+    return rows.get(None, rows)
+
+
+def _first(X: Any) -> Any:
+    if isinstance(X, Mapping):
+        return {name: values[:N_ROWS] for name, values in X.items()}
+    return X[:N_ROWS]
+
+
+def _predicted(net: Fitted, rows: Any) -> tuple[str, np.ndarray]:
+    """Return what the estimator predicts, and the name of the method."""
+    method = "predict_proba" if is_classifier(net.estimator) else "predict"
+    try:
+        return method, getattr(net.estimator, method)(rows)
+    except Exception as error:  # whatever the user's forward raises is the reason
+        raise ValueError(
+            f"{type(net.estimator).__name__}.{method} fails for a few rows: {error}. Pass rows as"
+            " X of the kind that it was fitted on."
+        ) from error
+
+
+def _computed(net: Fitted, rows: Any) -> np.ndarray:
+    """Return what the module computes, in evaluation mode, and skorch makes of that."""
+    module = net.net.module_.eval()
+    with torch.no_grad():
+        inputs = to_tensor(rows, net.net.device)
+        return to_numpy(to_device(Predictor(net.net, module)(inputs), "cpu"))
+
+
+def _same(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Tell whether predictions are equal, but for rounding."""
+    if ours.shape != theirs.shape:
+        return False
+    if ours.dtype.kind != "f":
+        return bool((ours == theirs).all())
+    return np.allclose(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def _other(net: Fitted, method: str) -> ValueError:
+    return ValueError(
+        f"{type(net.estimator).__name__}.{method} gives other predictions than its module and"
+        " skorch's predict_nonlinearity, of which the graph is written: a subclass that overrides"
+        f" infer, {method} or forward_iter does something else. Move that into the module's"
+        " forward, or into a step of a Pipeline before the net."
+    )
