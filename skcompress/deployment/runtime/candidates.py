@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
-from ..onnx.fitted import Fitted, fitted, unwrapped
+from ..onnx.fitted import Fitted, fitted, steps_of, transformed, unwrapped
 from .inputs import InputSpec, as_arrays
 from .predictor import MAX_ROWS, Content, Deployed, DeployedClassifier, DeployedRegressor
 
@@ -42,7 +42,8 @@ def candidates(
             " 'skcompress[onnx]'"
         ) from error
     outer = unwrapped(estimator)
-    net = fitted(outer.steps[-1][1]) if isinstance(outer, Pipeline) else fitted(outer, X)
+    *steps, last = steps_of(outer) if isinstance(outer, Pipeline) else [outer]
+    net = fitted(last, transformed(steps, X))
     feed = as_arrays(X, _inputs(plain, outer), getattr(outer, "feature_names_in_", None))
     makers = makers_of(plain, feed)
     if net.integers is not None:

@@ -15,7 +15,7 @@ from skorch.dataset import get_len
 from ..._sklearn import Interval, validate_parameter_constraints
 from ...inputs import to_dtype
 from ...prediction import winners
-from ..onnx.fitted import unwrapped
+from ..onnx.fitted import steps_of, unwrapped
 from .candidates import FORMS, candidates
 from .timing import fastest, mean_speed_up, measure
 
@@ -188,7 +188,7 @@ def _message(estimator: Any, report: pd.DataFrame, form: str, left_out: Mapping[
         parts.append(f"Integers bring no speed on this machine: {form} is as fast, or faster.")
     parts += [f"Left out: {name}, since {reason}." for name, reason in left_out.items()]
     outer = unwrapped(estimator)
-    inner = unwrapped(outer.steps[-1][1]) if isinstance(outer, Pipeline) else outer
+    inner = steps_of(outer)[-1] if isinstance(outer, Pipeline) else outer
     masks = getattr(inner, "masks_", {})
     if any(not bool(mask.all()) for mask in masks.values()):
         parts.append(

@@ -111,13 +111,30 @@ class Shifted(NeuralNetClassifier):
         return super().infer(x * 2 - 1, **params)
 
 
-def test_nothing_is_kept_that_predicts_otherwise():
-    """Not even floating point."""
+def test_what_no_graph_knows_is_refused():
+    """Whatever the tolerance."""
     X, y = classification()
     net = classifier(lambda: MLP(n_outputs=3)).set_params(max_epochs=1)
     shifted = Shifted(**net.get_params(deep=False)).fit(X, y)
-    with pytest.raises(ValueError, match=r"differ"):
-        deploy(shifted, X, n_repeats=1, tolerance=0)
+    with pytest.raises(ValueError, match="gives other predictions than its module"):
+        deploy(shifted, X, n_repeats=1, tolerance=1.0)
+
+
+def test_nothing_is_kept_that_predicts_otherwise(fitted, monkeypatch):
+    """Not even floating point."""
+    monkeypatch.setattr(module, "_difference", lambda ours, theirs: 0.2)
+    with pytest.raises(ValueError, match=r"within tolerance=0.003; they differ by fp32: 0.2, int8"):
+        deploy(*fitted, n_repeats=1)
+
+
+def test_pipelines_in_pipelines(fitted):
+    """Steps are steps, wherever they stand; rows in double precision stay so."""
+    X, y = classification()
+    inner = make_pipeline(StandardScaler(), PrunedNet(classifier(), random_state=0))
+    pipeline = make_pipeline("passthrough", StandardScaler(), inner).fit(X.astype(float), y)
+    deployed = deploy(pipeline, X.astype(float), forms=["fp32"], n_repeats=1, tolerance=0)
+    assert deployed.content.inputs["X"].dtype == np.float64
+    np.testing.assert_array_equal(deployed.predict(X.astype(float)), pipeline.predict(X))
 
 
 class Siamese(nn.Module):
