@@ -25,8 +25,9 @@ class IntegerModule(nn.Module):
 
     An operation ``y = W x + b`` with weights ``W = s V``, V in integers, becomes
     ``y = s t (V q) + b``, where q are the integers of the activations and t their scale. The sums
-    ``V q`` are exact. All else (biases, norms, nonlinearities, products of activations in
-    attention) is computed in floating point.
+    ``V q`` are exact. With static ranges b is rounded to whole ``s t``, which kernels of integers
+    add to the sums. All else (norms, nonlinearities, products of activations in attention) is
+    computed in floating point.
 
     Parameters
     ----------
@@ -81,11 +82,16 @@ class IntegerModule(nn.Module):
             q, t = static(x, *self.ranges[name])
         largest = float(integers.abs().max()) * 255 * integers[0].numel()
         exact = x.dtype if largest < EXACT else torch.double
-        sums = function(q.to(exact), integers.to(exact), None, *settings).to(x.dtype)
+        sums = function(q.to(exact), integers.to(exact), None, *settings)
         # Outputs are the last dimension of a linear function, the second of a convolution.
         shape = (-1,) if is_linear else (-1, *[1] * (sums.dim() - 2))
-        y = sums * (t * weight_scale.view(shape))
-        return y if bias is None else y + bias.view(shape)
+        unit = t * weight_scale.view(shape)
+        if bias is None:
+            return sums.to(x.dtype) * unit
+        bias = bias.view(shape)
+        if self.ranges is None:
+            return sums.to(x.dtype) * unit + bias
+        return (sums + (bias / unit).round()).to(x.dtype) * unit
 
 
 def dynamic(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor | float]:

@@ -36,6 +36,8 @@ class Simulated(IntegerModule):
     def product(self, function, name, rows, x, bias, *settings):
         if self.ranges is not None:
             q, scale = static(x, *self.ranges[name])
+            unit = scale * self.integers[name][1][rows].flatten()
+            bias = None if bias is None else (bias / unit).round() * unit
         else:
             dims = -1 if function is functional.linear else tuple(range(1, x.dim()))
             q, scale = dynamic(x, dims)
@@ -141,10 +143,12 @@ def test_by_hand(activations, granularity):
     if activations == "static":
         t, z = 8 / 255, round(4 / (8 / 255))
         q = ((X / t).round() + z).clamp(0, 255).long().numpy() - z
+        sums = torch.from_numpy(q @ V.T) + (layer[0].bias / (t * s)).round()
+        expected = sums.float() * (t * s)
     else:
         t = X.abs().amax(1, keepdim=True) / 127
         q = (X / t).round().long().numpy()
-    expected = torch.from_numpy(q @ V.T).float() * (t * s) + layer[0].bias
+        expected = torch.from_numpy(q @ V.T).float() * (t * s) + layer[0].bias
     assert torch.equal(y, expected)
 
 

@@ -31,13 +31,13 @@ def linear_of_integers(w: Writer, x: str, rank: int, matrix: Stored, bias: Any) 
         if rank == 2:
             return w.add("Gemm", x, weight(w, matrix), *_biases(w, matrix, bias), transB=1)
         y = w.add("MatMul", x, weight(w, matrix, transpose=True))
-    else:
-        q, scale = dynamic(w, x, [-1], matrix.tensor.dtype)
-        codes = w.codes[matrix.name]
-        # A single factor, the product of both scales, would be taken for that of a whole batch:
-        # onnxruntime 1.31 fuses it into MatMulIntegerToFloat, which knows no scale for each row.
-        y = w.add("Mul", _sums(w, q, codes, matrix), w.constant(codes.scale[:, 0]))
-        y = w.add("Mul", y, scale)
+        return y if bias is None else w.add("Add", y, *_biases(w, matrix, bias))
+    q, scale = dynamic(w, x, [-1], matrix.tensor.dtype)
+    codes = w.codes[matrix.name]
+    # A single factor, the product of both scales, would be taken for that of a whole batch:
+    # onnxruntime 1.31 fuses it into MatMulIntegerToFloat, which knows no scale for each row.
+    y = w.add("Mul", _sums(w, q, codes, matrix), w.constant(codes.scale[:, 0]))
+    y = w.add("Mul", y, scale)
     return y if bias is None else w.add("Add", y, value(w, bias))
 
 
