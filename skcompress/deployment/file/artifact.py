@@ -34,7 +34,7 @@ def to_bytes(estimator: Any, X: Any = None, *, graph: bool = True) -> bytes:
         if isinstance(fitted, LoadedNet):
             about, entries = fitted._about, loaded_entries(fitted)
         else:
-            about, entries = _taken_apart(contents(steps, fitted, X), graph)
+            about, entries = _taken_apart(contents(estimator, X), graph)
     if steps:
         described, arrays = write_steps(steps)
         about, entries = about | {"steps": described}, entries + arrays

@@ -66,16 +66,17 @@ class Contents:
         return plain_module(self.net.module_)
 
 
-def contents(steps: Steps, fitted: Any, X: Any = None) -> Contents:
-    """Take a fitted net apart.
+def contents(estimator: Any, X: Any = None) -> Contents:
+    """Take a fitted estimator apart.
 
     Parameters
     ----------
-    steps, fitted
-        As from :func:`unwrap`.
+    estimator : object
+        As in :func:`skcompress.save`, but not one that came out of a file.
     X : array-like or dict, default=None
         Rows as the estimator takes them, for a net that does not remember any.
     """
+    steps, fitted = unwrap(estimator)
     net = fitted_net(fitted)
     specs = getattr(fitted, "_row_specs", None) or _specs(net, steps, X)
     # Names of columns are checked by the first step; those after it are given arrays.

@@ -12,6 +12,7 @@ from sklearn.preprocessing import (
     MaxAbsScaler,
     MinMaxScaler,
     Normalizer,
+    QuantileTransformer,
     RobustScaler,
     StandardScaler,
 )
@@ -27,6 +28,7 @@ STEPS: dict[type, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     MaxAbsScaler: ((), ("scale_",), ()),
     RobustScaler: (("with_centering", "with_scaling"), ("center_", "scale_"), ()),
     Normalizer: (("norm",), (), ()),
+    QuantileTransformer: (("output_distribution",), ("quantiles_", "references_"), ()),
     SimpleImputer: (
         ("missing_values", "strategy", "fill_value", "keep_empty_features"),
         ("statistics_",),

@@ -190,7 +190,7 @@ def test_other_steps_and_other_kinds_are_refused(tmp_path):
 def test_files_of_others_are_checked(about, tmp_path):
     """What they leave out or misname is found before any of it is used."""
     X, y = classification()
-    found = contents([], pruned(classifier()).fit(X, y))
+    found = contents(pruned(classifier()).fit(X, y))
     body = write_parts(found.description | about, found.entries)
     path = tmp_path / "net.skc"
     path.write_bytes(MAGIC + bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body)

@@ -10,6 +10,7 @@ from sklearn.preprocessing import (
     MaxAbsScaler,
     MinMaxScaler,
     Normalizer,
+    QuantileTransformer,
     RobustScaler,
     StandardScaler,
 )
@@ -27,6 +28,7 @@ EXAMPLES = [
     MaxAbsScaler(),
     RobustScaler(),
     Normalizer("max"),
+    QuantileTransformer(n_quantiles=9, output_distribution="normal"),
     SimpleImputer(strategy="median"),
     PCA(6, whiten=True),
 ]
