@@ -152,7 +152,8 @@ def output_rule(contents: Contents) -> tuple[str, int]:
         outputs = outputs[0] if isinstance(outputs, tuple) else outputs
         expected = RULES[name](outputs.cpu()).numpy()
         # A net of the user's own class may have a predict_proba of its own.
-        if expected.shape == given.shape and np.allclose(expected, given, 1e-5, 1e-6):
+        same = expected.shape == given.shape
+        if same and np.allclose(expected, given, 1e-5, 1e-6, equal_nan=True):
             return name, given.shape[-1]
     raise ValueError(
         "The net has a predict_nonlinearity or predict_proba of its own, which a file cannot hold."

@@ -65,6 +65,22 @@ def test_a_predict_proba_of_the_user_is_refused(tmp_path):
         save(OwnProbabilities(MLP).initialize(), tmp_path / "net.skc", X)
 
 
+class Logarithms(MLP):
+    """Takes rows above zero."""
+
+    def forward(self, X):
+        return super().forward(X.log())
+
+
+def test_rows_that_a_net_does_not_take_are_no_obstacle(tmp_path):
+    """Random rows give it NaN, which is what the file gives."""
+    X, _ = classification()
+    net = classifier(Logarithms).initialize()
+    save(net, tmp_path / "net.skc", X)
+    given = load(tmp_path / "net.skc").predict_proba(np.abs(X))
+    np.testing.assert_array_equal(given, net.predict_proba(np.abs(X)))
+
+
 class Louder(MLP):
     """Computes something else for many rows than for few."""
 
