@@ -1,5 +1,6 @@
 """What a fitted net costs: bytes and seconds, and scorers for them."""
 
+import contextlib
 import time
 from numbers import Integral
 from typing import Any
@@ -11,7 +12,7 @@ from skorch.dataset import get_len
 from skorch.utils import multi_indexing
 
 from ..deployment.file.artifact import to_bytes
-from ..deployment.file.contents import unwrap
+from ..deployment.file.contents import through, unwrap
 
 _WARM_UP_CALLS = 3
 
@@ -24,8 +25,8 @@ def size_in_bytes(estimator: Any, X: Any = None) -> int:
 
     Where no such file can be written, the size is that of as much as can: a module that cannot be
     traced counts without its list of operations (``save(..., graph=False)``), and so does a skorch
-    net by itself without `X`, for it does not remember what rows it takes. A step of a pipeline
-    that a file cannot hold counts nothing.
+    net by itself without `X`, for it does not remember what rows it takes. Of a pipeline with a
+    step that a file cannot hold, the net alone counts.
 
     Parameters
     ----------
@@ -58,11 +59,14 @@ def size_in_bytes(estimator: Any, X: Any = None) -> int:
     """
     try:
         return len(to_bytes(estimator, X))
-    except ValueError as error:
-        if isinstance(error, NotFittedError):
-            raise
-        _, fitted = unwrap(estimator)
-        return len(to_bytes(fitted, graph=False))
+    except NotFittedError:
+        raise
+    except ValueError:
+        steps, fitted = unwrap(estimator)
+    if steps:  # one of them may be what no file can hold
+        with contextlib.suppress(ValueError):
+            return len(to_bytes(fitted, None if X is None else through(steps, X)))
+    return len(to_bytes(fitted, graph=False))
 
 
 def size_scorer(estimator: Any, X: Any = None, y: Any = None) -> int:

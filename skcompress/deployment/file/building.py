@@ -28,10 +28,11 @@ def predictor(parts: Parts) -> Any:
             " its weights are for: load(path, estimator=net)."
         )
     tensors = dict(parts.tensors)
-    steps = read_steps(about.get("steps", []), tensors)
     specs = read_specs(about.get("inputs"))
+    steps = read_steps(about.get("steps", []), tensors, specs)
     loaded = _loaded(about)
     loaded._row_specs = specs
+    loaded._about = {key: about[key] for key in about if key not in ("steps", "tensors")}
     names = [name for name, _, _ in specs]
     interpreter = Interpreter(about["operations"], len(specs), len(tensors))
     given = None if names[0] is None else names
@@ -46,7 +47,12 @@ def predictor(parts: Parts) -> Any:
     if "names" in about:
         check(isinstance(about["names"], list), "its names of features are not a list")
         loaded.feature_names_in_ = np.array([str(n) for n in about["names"]], dtype=object)
-    return Pipeline([*steps, ("net", loaded)]) if steps else loaded
+    if not steps:
+        return loaded
+    last = "net"
+    while last in dict(steps):
+        last += "-"
+    return Pipeline([*steps, (last, loaded)])
 
 
 def _loaded(about: dict[str, Any]) -> LoadedNet:

@@ -1,18 +1,30 @@
 """A fitted net's forward pass, written down."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from skorch import NeuralNet
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ...graph import Graph, trace
 from ...pruning.units import Units, find_units
-from .contents import Contents, Specs
+from .contents import Contents, Entry, Specs
+from .interpreter import Interpreter
 from .predictor import RULES
 from .program import ROWS, Program, record
+
+# What skorch does to a module's outputs, by the criterion, where predict_nonlinearity="auto".
+_RULES_OF = {
+    nn.CrossEntropyLoss: "softmax",
+    nn.BCEWithLogitsLoss: "sigmoid",
+    nn.BCELoss: "binary",
+}
+# Numbers of rows other than those of the traces, on which a recorded program is tried.
+_TRIED = 1, 5, 64
 
 
 @dataclass
@@ -23,12 +35,10 @@ class Captured:
     units: Units | None
 
 
-# A search asks for the size of the same net several times.
-_CAPTURED: WeakKeyDictionary[nn.Module, tuple[Any, Captured]] = WeakKeyDictionary()
-
-
 def capture(contents: Contents) -> Captured:
     """Trace a net's module and write its operations down.
+
+    The trace is made anew each time: a module may compute with attributes that nobody watches.
 
     Raises
     ------
@@ -41,30 +51,75 @@ def capture(contents: Contents) -> Captured:
             " X=, a few rows as the net takes them."
         )
     module, specs = contents.module, contents.specs
-    key = str(specs), repr(module), tuple(p.shape for p in module.parameters())
-    known = _CAPTURED.get(module)
-    if known is None or known[0] != key:
-        first, second = (
-            trace(module, *arguments(specs, n_rows), any_batch=False) for n_rows in ROWS
-        )
-        program = record((first, second), len(specs))
-        known = key, Captured(program, _units(first, specs))
-        _CAPTURED[module] = known
-    return known[1]
+    first, second = (trace(module, *arguments(specs, n_rows), any_batch=False) for n_rows in ROWS)
+    program = record((first, second), len(specs))
+    return Captured(program, _units(first, specs))
 
 
 def _units(graph: Graph, specs: Specs) -> Units | None:
     """Find the hidden units; None where there are none that are understood."""
     try:
         return find_units(graph, *arguments(specs, ROWS[0]))
-    except ValueError:
+    except (ValueError, IndexError, RuntimeError):  # such as labels of a slice without rows
         return None
 
 
-def arguments(specs: Specs, n_rows: int) -> tuple[tuple, dict[str, Tensor]]:
+def check_program(contents: Contents, program: Program, entries: list[Entry]) -> None:
+    """Run what is about to be written beside the module, on numbers of rows that were not traced.
+
+    Raises
+    ------
+    ValueError
+        If the outputs differ by more than the order of sums explains.
+    """
+    assert contents.specs is not None
+    # As skorch leaves a module after each prediction.
+    module = contents.module.eval()
+    tensors = {entry.name: entry.tensor.cpu() for entry in entries}
+    tensors |= {e.name: e.quantized.dequantize().cpu() for e in entries if e.quantized is not None}
+    interpreter = Interpreter(program.operations, len(contents.specs), len(program.tensors))
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    for n_rows in _TRIED:
+        rows = list(rows_like(contents.specs, n_rows).values())
+        args, kwargs = arguments(contents.specs, n_rows, device)
+        with torch.no_grad():
+            try:
+                expected = tree_leaves(module(*args, **kwargs))[0].cpu()
+            except Exception:  # so many rows are none that the net predicts
+                continue
+            given = [torch.from_numpy(x) for x in rows]
+            recorded = _run(interpreter, given, [tensors[n].clone() for n in program.tensors])
+        if not _agree(recorded, expected):
+            raise ValueError(
+                f"{type(module).__name__} gives other outputs for {n_rows} rows than the operations"
+                f" that it performs for {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward"
+                " that depends on the number of rows, or changes what it computes with."
+            )
+
+
+def _run(interpreter: Interpreter, rows: list[Tensor], tensors: list[Tensor]) -> Tensor | None:
+    try:
+        return interpreter(rows, tensors)
+    except Exception:  # whatever torch finds wrong
+        return None
+
+
+def _agree(recorded: Tensor | None, expected: Tensor) -> bool:
+    """Compare outputs; units in another order are summed in another order."""
+    if recorded is None or recorded.shape != expected.shape:
+        return False
+    recorded, expected = recorded.double(), expected.double()
+    finite = expected[expected.isfinite()].abs()
+    largest = float(finite.max()) if finite.numel() else 0.0
+    return torch.allclose(recorded, expected, rtol=0, atol=1e-3 * largest + 1e-6, equal_nan=True)
+
+
+def arguments(
+    specs: Specs, n_rows: int, device: torch.device | None = None
+) -> tuple[tuple, dict[str, Tensor]]:
     """Return rows of normal numbers, or of ones for integers, as ``forward`` takes them."""
     rows = rows_like(specs, n_rows)
-    tensors = {name: torch.from_numpy(values) for name, values in rows.items()}
+    tensors = {name: torch.from_numpy(values).to(device) for name, values in rows.items()}
     return ((tensors[None],), {}) if None in tensors else ((), tensors)  # type: ignore[return-value]
 
 
@@ -89,19 +144,33 @@ def output_rule(contents: Contents) -> tuple[str, int]:
     """
     assert contents.specs is not None
     net, rows = contents.net, rows_like(contents.specs, 4)
+    name = _rule(net)
     X: Any = rows.get(None, rows)
-    outputs = net.forward(X)
-    outputs = outputs[0] if isinstance(outputs, tuple) else outputs
     given = net.predict_proba(X)
-    for name, rule in RULES.items():
-        try:
-            expected = rule(outputs.cpu()).numpy()
-        except RuntimeError:  # a rule for a single output
-            continue
-        if expected.shape == given.shape and np.allclose(expected, given, 1e-5, 1e-6):
+    if name is not None:
+        outputs = net.forward(X)
+        outputs = outputs[0] if isinstance(outputs, tuple) else outputs
+        expected = RULES[name](outputs.cpu()).numpy()
+        # A net of the user's own class may have a predict_proba of its own.
+        same = expected.shape == given.shape
+        if same and np.allclose(expected, given, 1e-5, 1e-6, equal_nan=True):
             return name, given.shape[-1]
     raise ValueError(
-        "The net has a predict_nonlinearity of its own, which a file cannot hold. It holds softmax,"
-        " sigmoid, exp and none: put the function at the end of the module instead, and set"
-        " predict_nonlinearity=None."
+        "The net has a predict_nonlinearity or predict_proba of its own, which a file cannot hold."
+        " It holds what skorch infers from the criterion, torch.exp and none: put the function at"
+        " the end of the module instead, and set predict_nonlinearity=None."
     )
+
+
+def _rule(net: NeuralNet) -> str | None:
+    """Name what skorch does to a module's outputs; None for a function of the user's own."""
+    given = net.predict_nonlinearity
+    if given is None:
+        return "identity"
+    if given == "auto":
+        known = (rule for kind, rule in _RULES_OF.items() if isinstance(net.criterion_, kind))
+        return next(known, "identity")
+    softmax = isinstance(given, partial) and given.func is torch.softmax and not given.args
+    if softmax and given.keywords == {"dim": -1}:
+        return "softmax"
+    return "exp" if given is torch.exp else None

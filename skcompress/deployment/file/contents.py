@@ -1,5 +1,6 @@
 """What of a fitted estimator goes into a file."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 import torch
 from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch.helper import SliceDataset
 from skorch.utils import multi_indexing
 from torch import Tensor, nn
 
@@ -17,10 +20,12 @@ from ... import inputs
 from ...quantization.tensors import QuantizedTensor
 from ...training.iterators import rows_at_once
 from ...training.nets import fitted_net, plain_module
+from .predictor import LoadedNet
 
 Specs = list[tuple[str | None, str, list[int]]]
-# Where scikit-learn's meta-estimators keep the one estimator that they fitted.
-_WRAPPED = ("best_estimator_", "estimator_", "regressor_")
+Steps = list[tuple[str, Any]]
+# By these names, scikit-learn's meta-estimators take what they wrap.
+_WRAPS = ("estimator", "estimators", "regressor", "classifier", "transformer_list")
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Contents:
     specs: Specs | None
     description: dict[str, Any]
     entries: list[Entry]
-    steps: list[tuple[str, Any]] = field(default_factory=list)
+    steps: Steps = field(default_factory=list)
 
     @property
     def module(self) -> nn.Module:
@@ -67,17 +72,19 @@ def contents(estimator: Any, X: Any = None) -> Contents:
     Parameters
     ----------
     estimator : object
-        As in :func:`skcompress.save`.
+        As in :func:`skcompress.save`, but not one that came out of a file.
     X : array-like or dict, default=None
         Rows as the estimator takes them, for a net that does not remember any.
     """
     steps, fitted = unwrap(estimator)
     net = fitted_net(fitted)
     specs = getattr(fitted, "_row_specs", None) or _specs(net, steps, X)
-    return Contents(net, specs, _describe(fitted, net, specs), _entries(fitted, net), steps)
+    # Names of columns are checked by the first step; those after it are given arrays.
+    names = None if steps else getattr(fitted, "feature_names_in_", None)
+    return Contents(net, specs, _describe(fitted, net, specs, names), _entries(fitted, net), steps)
 
 
-def unwrap(estimator: Any) -> tuple[list[tuple[str, Any]], Any]:
+def unwrap(estimator: Any) -> tuple[Steps, Any]:
     """Find the net that predicts, and the steps of the pipeline before it.
 
     Raises
@@ -85,52 +92,88 @@ def unwrap(estimator: Any) -> tuple[list[tuple[str, Any]], Any]:
     NotFittedError
         If `estimator` is not fitted.
     TypeError
-        If it holds no skorch net.
+        If it holds no skorch net, or does more to predictions than to call one.
     """
-    if hasattr(estimator, "net_") or isinstance(estimator, NeuralNet):
-        return [], estimator
     if isinstance(estimator, FrozenEstimator):
         return unwrap(estimator.estimator)
-    if hasattr(estimator, "steps"):
-        *steps, (_, last) = estimator.steps
-        inner, fitted = unwrap(last)
-        return [(n, s) for n, s in steps if s not in (None, "passthrough")] + inner, fitted
-    for name in _WRAPPED:
-        if hasattr(estimator, name):
-            return unwrap(getattr(estimator, name))
+    if isinstance(estimator, Pipeline):
+        inner, fitted = unwrap(estimator.steps[-1][1])
+        return flat_steps(estimator.steps[:-1]) + inner, fitted
+    if hasattr(estimator, "best_estimator_"):
+        return unwrap(estimator.best_estimator_)
+    if hasattr(estimator, "net_") or isinstance(estimator, NeuralNet):
+        return [], estimator
     if hasattr(estimator, "fit"):
         check_is_fitted(estimator)
+    if isinstance(estimator, LoadedNet):
+        return [], estimator
+    name, params = type(estimator).__name__, getattr(estimator, "get_params", dict)
+    if any(key in _WRAPS for key in params(deep=False)):
+        raise TypeError(
+            f"A file cannot hold what a {name} does beside the net that it wraps. It holds a skorch"
+            " net, a compressed net, a Pipeline that ends in one, and the best of a search: save"
+            f" that which the {name} was built around."
+        )
     raise TypeError(
-        f"No fitted skorch net found in {type(estimator).__name__}. Pass a fitted PrunedNet or"
+        f"No fitted skorch net found in {name}. Pass a fitted PrunedNet or"
         " skorch net, a Pipeline that ends in one, or a search that was refitted with one."
     )
 
 
-def _specs(net: NeuralNet, steps: list, X: Any) -> Specs | None:
+def flat_steps(steps: Steps) -> Steps:
+    """List the steps of a pipeline, and in their place those of pipelines among them."""
+    flat: Steps = []
+    for name, step in steps:
+        if isinstance(step, Pipeline):
+            flat += flat_steps(step.steps)
+        elif step not in (None, "passthrough"):
+            flat.append((name, step))
+    return flat
+
+
+def through(steps: Steps, X: Any) -> Any:
+    """Pass rows through the steps of a pipeline."""
+    with warnings.catch_warnings():
+        # Rows of numbers that were made up have no names.
+        warnings.simplefilter("ignore")
+        for _, step in steps:
+            X = step.transform(X)
+    return X
+
+
+def _specs(net: NeuralNet, steps: Steps, X: Any) -> Specs | None:
     """Say what rows a plain net takes, which it does not remember itself."""
     module = plain_module(net.module_)
     if X is not None:
-        X = multi_indexing(X, slice(0, 2))
-        for _, step in steps:
-            X = step.transform(X)
-        X = inputs.check_dict(X) if isinstance(X, Mapping) else np.asarray(X)
+        X = np.asarray(X) if isinstance(X, (list, tuple)) else X
+        X = _rows(through(steps, multi_indexing(X, slice(0, 2))))
         return inputs.row_specs(inputs.to_dtype(X, module))
-    if not steps:
+    width = getattr(steps[0][1], "n_features_in_", None) if steps else None
+    if width is None:
         return None
-    last = steps[-1][1]
-    width = getattr(last, "n_components_", getattr(last, "n_features_in_", None))
-    return None if width is None else [(None, str(inputs.float_dtype(module)), [int(width)])]
+    try:
+        row = through(steps, np.zeros((1, width)))
+    except ValueError:  # a step that takes no numbers
+        return None
+    return [(None, str(inputs.float_dtype(module)), [int(n) for n in np.shape(row)[1:]])]
 
 
-def _describe(fitted: Any, net: NeuralNet, specs: Specs | None) -> dict[str, Any]:
+def _rows(X: Any) -> Any:
+    """Return rows as arrays, whatever holds them."""
+    if isinstance(X, SliceDataset):
+        return X
+    return inputs.check_dict(X) if isinstance(X, Mapping) else np.asarray(X)
+
+
+def _describe(fitted: Any, net: NeuralNet, specs: Specs | None, names: Any) -> dict[str, Any]:
     """Say in words what a file holds, leaving out what is as usual."""
     kind = "classifier" if is_classifier(fitted) else "regressor"
     about: dict[str, Any] = {"kind": kind}
     if specs is not None:
         about["inputs"] = [[name, dtype, list(shape)] for name, dtype, shape in specs]
         about["batch"] = _batch(net, specs)
-    if hasattr(fitted, "feature_names_in_"):
-        about["names"] = [str(name) for name in fitted.feature_names_in_]
+    if names is not None:
+        about["names"] = [str(name) for name in names]
     if kind == "regressor":
         about["columns"] = getattr(fitted, "target_ndim_", 2)
     elif hasattr(fitted, "net_"):
@@ -165,20 +208,35 @@ def _written_classes(classes: np.ndarray) -> Any:
 def _entries(fitted: Any, net: NeuralNet) -> list[Entry]:
     """List parameters and buffers once each, with what is known of them."""
     module = plain_module(net.module_)
-    masks, quantized = getattr(fitted, "masks_", {}), getattr(fitted, "quantized_", {})
     first: dict[int, str] = {}
-    entries: dict[int, Entry] = {}
+    tensors: dict[str, Tensor] = {}
     named = [
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),
     ]
     for name, tensor in named:
-        name = first.setdefault(id(tensor), name)
-        entry = entries.setdefault(id(tensor), Entry(name, tensor.detach()))
+        tensors[first.setdefault(id(tensor), name)] = tensor.detach()
+    return _known(tensors, fitted)
+
+
+def loaded_entries(loaded: LoadedNet) -> list[Entry]:
+    """List the tensors of a net that came out of a file, in their order there."""
+    module: Any = plain_module(loaded.module_)
+    tensors = {name: module.get_tensor(name).detach() for name in module.read}
+    return _known(tensors, loaded)
+
+
+def _known(tensors: Mapping[str, Tensor], fitted: Any) -> list[Entry]:
+    """Say what a fitted net knows of its tensors: masks, and integers that are still theirs."""
+    masks, quantized = getattr(fitted, "masks_", {}), getattr(fitted, "quantized_", {})
+    entries = []
+    for name, tensor in tensors.items():
+        entry = Entry(name, tensor)
         mask, integers = masks.get(name), quantized.get(name)
         if mask is not None and not mask.all():
             entry.mask = mask
         # Integers that no longer say what the weight is are not stored.
-        if integers is not None and torch.equal(integers.dequantize(), tensor.detach()):
+        if integers is not None and torch.equal(integers.dequantize(), tensor):
             entry.quantized = integers
-    return list(entries.values())
+        entries.append(entry)
+    return entries

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
 from skorch.helper import SliceDataset
 from torch import Tensor, nn
 
@@ -52,17 +53,22 @@ class InterpretedModule(nn.Module):
 
     def get_tensor(self, name: str) -> Tensor:
         """Return a parameter or buffer by its name."""
-        owner, _, attribute = name.rpartition(".")
-        return getattr(self.get_submodule("tensors." + owner if owner else "tensors"), attribute)
+        owner, _, attribute = _place_of(name).rpartition(".")
+        return getattr(self.get_submodule(owner), attribute)
 
     def get_parameter(self, target: str) -> nn.Parameter:
         """Return a parameter by its name in the module that was saved."""
-        return super().get_parameter("tensors." + target)
+        return super().get_parameter(_place_of(target))
+
+
+def _place_of(name: str) -> str:
+    """Return where a tensor stands in its module; the names of constants begin with a dot."""
+    return "constants" + name if name.startswith(".") else "tensors." + name
 
 
 def _place(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Put a tensor where its name says, in plain modules made for that."""
-    *path, attribute = ["tensors", *name.split(".")]
+    *path, attribute = _place_of(name).split(".")
     try:
         for part in path:
             if part not in module._modules:
@@ -96,6 +102,8 @@ class LoadedNet(BaseEstimator):
     module_: nn.Module
     masks_: dict[str, Tensor]
     quantized_: dict[str, QuantizedTensor]
+    # What the file says in words, to write it again.
+    _about: dict[str, Any]
     _row_specs: list
     _rule: str
     _batch: int
@@ -112,6 +120,7 @@ class LoadedNet(BaseEstimator):
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Run rows through the module, some at a time, and apply the output rule."""
+        check_is_fitted(self)
         rows = self._check(X)
         n_rows, step = len(rows[0]), self._batch
         results = []
@@ -138,7 +147,7 @@ class LoadedNet(BaseEstimator):
     def _check(self, X: Any) -> list[np.ndarray]:
         """Validate rows as in ``predict`` of the estimator that was saved, and cast them."""
         if isinstance(X, SliceDataset):
-            X = np.stack([np.asarray(X[i]) for i in range(len(X))])
+            X = _collected([X[i] for i in range(len(X))])
         X = inputs.check_inputs(self, X, reset=False)
         rows = []
         for name, dtype, shape in self._row_specs:
@@ -148,8 +157,21 @@ class LoadedNet(BaseEstimator):
                     f"X is of {describe(X)}; the net was saved for rows of shape {tuple(shape)}"
                     + ("." if name is None else f" in {name!r}.")
                 )
+            kind = np.dtype(dtype).kind
+            if (kind == "i" and x.dtype.kind == "f") or (kind == "b" and x.dtype.kind != "b"):
+                raise ValueError(
+                    f"{name or 'X'} has numbers of {x.dtype}; the net was saved for {dtype}, which"
+                    " would not hold all of them. Convert them first."
+                )
             rows.append(cast(x, np.dtype(dtype), name or "X"))
         return rows
+
+
+def _collected(rows: list) -> Any:
+    """Stack rows of a Dataset: an array of them, or an array by name."""
+    if rows and isinstance(rows[0], Mapping):
+        return {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+    return np.stack([np.asarray(row) for row in rows])
 
 
 class LoadedClassifier(ClassifierMixin, LoadedNet):
@@ -189,7 +211,8 @@ class LoadedClassifier(ClassifierMixin, LoadedNet):
         -------
         y : ndarray of shape (n_samples,)
         """
-        return self.classes_[winners(self._outputs(X), self._threshold)]
+        outputs = self._outputs(X)
+        return self.classes_[winners(outputs, self._threshold)]
 
 
 class LoadedRegressor(RegressorMixin, LoadedNet):

@@ -85,7 +85,8 @@ def _record(graph: Graph, n_inputs: int) -> Program:
     def bind(name: str | None, tensor: Any) -> _Value:
         if isinstance(tensor, _Value):
             return tensor
-        key = name or f"constant.{len(program.constants)}"
+        # No name in torch begins with a dot.
+        key = name or f".{len(program.constants)}"
         if key not in known:
             if name is None:
                 program.constants[key] = tensor

@@ -1,57 +1,120 @@
 """Put the weights of a file back into a net, to train on."""
 
-import copy
+import re
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 from torch import Tensor, nn
 
 from ...graph import trace
+from ...layers import weight_matrices
+from ...pruning import PrunedNet
 from ...pruning.removal import remove_units
+from ...pruning.schedules import zero_fraction
 from ...pruning.units import Units, find_units
 from ...quantization.integers import IntegerModule
-from ...training.nets import wrapped_net
+from ...training.nets import stages, wrapped_net
 from .building import activation_ranges, read_classes, read_specs
 from .capture import arguments
+from .contents import Steps, flat_steps
+from .errors import check
 from .layout import Parts
 from .order import alike
+from .steps import STEPS, read_steps
+
+_CONSTANT = re.compile(r"\.|constant\.\d+$")
 
 
 def restore(parts: Parts, estimator: Any) -> Any:
     """Return a copy of an estimator that has the weights of a file.
 
     A skorch net is initialized; a compressed net is fitted, and what it wraps is a frozen net of
-    the same weights.
+    the same weights. A pipeline's steps are fitted as those of the file.
 
     Raises
     ------
+    FileError
+        If the file does not say what it should.
+    TypeError
+        If there is no skorch net in `estimator`.
     ValueError
-        If the module's parameters are not those of the file.
+        If the estimator's steps or the module's parameters are not those of the file.
     """
     if isinstance(estimator, FrozenEstimator):
         estimator = estimator.estimator
-    net = _fresh(wrapped_net(estimator))
+    described, about = parts.about.get("steps", []), parts.about
+    specs = read_specs(about["inputs"]) if "inputs" in about else None
+    steps = read_steps(described, parts.tensors, specs)
+    if isinstance(estimator, Pipeline):
+        return _into_pipeline(estimator, steps, parts)
+    net = wrapped_net(estimator)
+    if steps:
+        kinds = ", ".join(type(step).__name__ for _, step in steps)
+        raise ValueError(
+            f"The file is of a pipeline, with the steps {kinds} before the net. Pass"
+            f" estimator=make_pipeline(..., {type(estimator).__name__}) of the same steps; its last"
+            " step is then the net."
+        )
+    return _into_net(estimator, net, parts)
+
+
+def _into_pipeline(pipeline: Pipeline, steps: Steps, parts: Parts) -> Pipeline:
+    """Return a copy of a pipeline whose steps are fitted as those of the file."""
+    fresh = inner = clone(pipeline)
+    own = flat_steps(inner.steps[:-1])
+    while isinstance(inner.steps[-1][1], Pipeline):
+        inner = inner.steps[-1][1]
+        own += flat_steps(inner.steps[:-1])
+    kinds = [[type(step).__name__ for _, step in some] for some in (steps, own)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"The file is of a pipeline with the steps {kinds[0]} before the net; that of"
+            f" estimator= has {kinds[1]}. Pass one of the same steps."
+        )
+    for (_, known), (_, step) in zip(steps, own, strict=True):
+        # Parameters that only fit reads, such as PCA's n_components, stay as they are.
+        unsaved = known.get_params().keys() - {*STEPS[type(known)][0]} | {"_sklearn_output_config"}
+        step.__dict__.update({k: v for k, v in vars(known).items() if k not in unsaved})
+    name, last = inner.steps[-1]
+    inner.steps[-1] = (name, _into_net(last, wrapped_net(last), parts))
+    return fresh
+
+
+def _into_net(estimator: Any, net: NeuralNet, parts: Parts) -> Any:
+    _check_kind(net, parts.about)
+    net = clone(net).initialize()
     module = net.module_
+    n_weights = sum(w.numel() for w in weight_matrices(module).values())
     _fold_norms(module, parts)
     _shrink(module, parts)
     _fill(module, parts)
     # The optimizer is to move the parameters that are left.
     net.initialize_optimizer() if hasattr(net, "initialize_optimizer") else None
-    if estimator is wrapped_net(estimator):
+    if isinstance(estimator, NeuralNet):
         return net
-    return _fitted(estimator, net, parts)
+    fitted = _fitted(estimator, net, parts)
+    if any(isinstance(stage, PrunedNet) for stage in stages(estimator)):
+        fitted.sparsity_ = zero_fraction(module, n_weights)
+    return fitted
 
 
-def _fresh(net: NeuralNet) -> NeuralNet:
-    """Return an initialized copy of a net, whose module is new."""
-    fresh = clone(net)
-    if isinstance(fresh.module, nn.Module):
-        fresh.set_params(module=copy.deepcopy(fresh.module))
-    return fresh.initialize()
+def _check_kind(net: NeuralNet, about: dict[str, Any]) -> None:
+    """Refuse a classifier's file for a regressor, and a file that says nothing of it."""
+    kind = about.get("kind")
+    check(kind in ("classifier", "regressor"), "it is neither a classifier nor a regressor")
+    good = kind == "classifier" or about.get("columns") in (1, 2)
+    check(good, "it does not say of what shape its predictions are")
+    own = "classifier" if is_classifier(net) else "regressor"
+    if kind != own:
+        raise ValueError(
+            f"The file is of a {kind}, and {type(net).__name__} is a {own}. Pass a net of the kind"
+            " that was saved."
+        )
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -122,7 +185,8 @@ def _alive(units: Units, parts: Parts) -> Tensor:
 def _fill(module: nn.Module, parts: Parts) -> None:
     """Set the parameters and buffers of a module to those of a file."""
     tensors = _tensors(module)
-    given = {n: t for n, t in parts.tensors.items() if not n.startswith(("constant.", "steps."))}
+    # Constants have names that begin with a dot; an earlier version named them "constant.0".
+    given = {n: t for n, t in parts.tensors.items() if n in tensors or not _CONSTANT.match(n)}
     missing, extra = sorted(tensors.keys() - given.keys()), sorted(given.keys() - tensors.keys())
     if missing or extra:
         raise ValueError(
@@ -142,6 +206,11 @@ def _fill(module: nn.Module, parts: Parts) -> None:
 def _fitted(estimator: Any, net: NeuralNet, parts: Parts) -> Any:
     """Return a compressed net that is fitted, around a net with the file's weights."""
     fitted, about = clone(estimator), parts.about
+    if "inputs" not in about or (about["kind"] == "classifier" and "classes" not in about):
+        raise ValueError(
+            "The file is of a skorch net by itself, saved with graph=False: it says neither which"
+            " rows nor which labels there are. Load it into the skorch net, and wrap that."
+        )
     module = net.module_
     if "activations" in about:
         net.module_ = IntegerModule(module, parts.quantized, activation_ranges(about, parts))
@@ -155,7 +224,8 @@ def _fitted(estimator: Any, net: NeuralNet, parts: Parts) -> Any:
     if names[0] is None and fitted._row_specs[0][2]:
         fitted.n_features_in_ = fitted._row_specs[0][2][0]
     if "names" in about:
-        fitted.feature_names_in_ = np.array(about["names"], dtype=object)
+        check(isinstance(about["names"], list), "its names of features are not a list")
+        fitted.feature_names_in_ = np.array([str(n) for n in about["names"]], dtype=object)
     if about["kind"] == "classifier":
         fitted.classes_ = read_classes(about.get("classes"))
     else:

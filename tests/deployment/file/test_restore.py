@@ -1,11 +1,21 @@
+import zlib
+
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import nn
 
 from skcompress import load, save
+from skcompress.deployment import FileError
+from skcompress.deployment.file.artifact import MAGIC, VERSION
+from skcompress.deployment.file.contents import contents
+from skcompress.deployment.file.layout import write_parts
 from tests.deployment.file.modules import data, net_of, pruned, quantized
-from tests.pruning_modules import MLP, classification, classifier
+from tests.pruning_modules import MLP, classification, classifier, regressor
 
 
 def back(estimator, into, tmp_path):
@@ -85,3 +95,104 @@ def test_other_modules_are_refused(tmp_path):
         back(estimator, classifier(MLP, module__n_outputs=5), tmp_path)
     with pytest.raises(TypeError, match="must be a skorch net"):
         back(estimator, 3, tmp_path)
+
+
+def test_a_net_around_an_instance(tmp_path):
+    """Its module is copied, and the user's stays as it was."""
+    X, y = classification()
+    net = classifier(MLP())
+    before = net.module.first.weight.clone()
+    estimator = pruned(net).fit(X, y)
+    for into in (net, pruned(net)):
+        again = back(estimator, into, tmp_path)
+        assert_close(again, estimator, X)
+    assert torch.equal(net.module.first.weight, before)
+
+
+class Named(nn.Module):
+    """Has parts with the names that constants and arrays of steps once had in files."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 3)])
+        self.constant = nn.ParameterList([nn.Parameter(torch.rand(8))])
+        self.other = torch.rand(8)
+
+    def forward(self, X):
+        return self.steps[1](torch.relu(self.steps[0](X) + self.other) * self.constant[0])
+
+
+def test_names_of_the_user_are_only_the_users(tmp_path):
+    """A part may have any name; steps and constants have names that no part has."""
+    X, y = classification()
+    net = classifier(Named)
+    pipeline = make_pipeline(StandardScaler(), pruned(net)).fit(X, y)
+    module = pipeline[-1].net_.module_
+    save(pipeline, tmp_path / "net.skc")
+    loaded = load(tmp_path / "net.skc")
+    assert_close(loaded, pipeline, X)
+    np.testing.assert_array_equal(
+        loaded[-1].module_.get_parameter("constant.0").detach(), module.constant[0].detach()
+    )
+    again = load(tmp_path / "net.skc", estimator=make_pipeline(StandardScaler(), net))[-1]
+    assert torch.equal(again.module_.constant[0], module.constant[0])
+
+
+def test_a_pruned_net_says_how_sparse_it_is(tmp_path):
+    """Counted in the weights of the file, of those that a fresh module has."""
+    X, y = classification()
+    for settings in ({"granularity": "unit", "sparsity": 0.4}, {"sparsity": 0.7}):
+        estimator = pruned(classifier(), **settings).fit(X, y)
+        again = back(estimator, quantized(pruned(classifier())), tmp_path)
+        assert again.sparsity_ == estimator.sparsity_
+    assert not hasattr(back(estimator, quantized(classifier()), tmp_path), "sparsity_")
+
+
+def test_a_pipeline_goes_into_a_pipeline(tmp_path):
+    """Its steps are fitted, its net has the weights, and the one that was given has neither."""
+    X, y = classification()
+    pipeline = make_pipeline(PCA(4), pruned(classifier(MLP, module__n_inputs=4))).fit(X, y)
+    unfitted = clone(pipeline)
+    again = back(pipeline, unfitted, tmp_path)
+    assert_close(again, pipeline, X)
+    assert again[0].n_components == 4
+    assert not hasattr(unfitted[0], "components_")
+    nested = make_pipeline(make_pipeline("passthrough", PCA()), clone(pipeline[-1:]))
+    assert_close(back(pipeline, nested, tmp_path), pipeline, X)
+
+
+def test_other_steps_and_other_kinds_are_refused(tmp_path):
+    """A step that is left out, or another one, would change what the net is given."""
+    X, y = classification()
+    pipeline = make_pipeline(StandardScaler(), pruned(classifier())).fit(X, y)
+    with pytest.raises(ValueError, match="steps StandardScaler before the net"):
+        back(pipeline, classifier(), tmp_path)
+    for other in (make_pipeline(MinMaxScaler(), classifier()), make_pipeline(classifier())):
+        with pytest.raises(ValueError, match=r"with the steps \['StandardScaler'\] before the net"):
+            back(pipeline, other, tmp_path)
+    with pytest.raises(ValueError, match="file is of a classifier, and NeuralNetRegressor is a"):
+        back(pipeline[-1], pruned(regressor(MLP)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"kind": None},
+        {"kind": "regressor"},
+        {"names": 5},
+        {"inputs": None},
+        {"classes": {}},
+        {"activations": 3},
+        {"steps": [["a", "StandardScaler", {}, {"n_features_in_": 6}]]},
+    ],
+    ids=str,
+)
+def test_files_of_others_are_checked(about, tmp_path):
+    """What they leave out or misname is found before any of it is used."""
+    X, y = classification()
+    found = contents(pruned(classifier()).fit(X, y))
+    body = write_parts(found.description | about, found.entries)
+    path = tmp_path / "net.skc"
+    path.write_bytes(MAGIC + bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body)
+    with pytest.raises(FileError, match="not a file that skcompress can read"):
+        load(path, estimator=pruned(classifier()))
