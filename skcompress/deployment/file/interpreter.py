@@ -9,13 +9,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .errors import MAX_ELEMENTS, check
-from .operations import allowed, function
+from .operations import MAKERS, allowed, function, kept_settings
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _TYPES = ("float32", "float64", "int64", "int32", "bool", "uint8", "int8", "int16")
 _LISTS = ("unbind", "chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split")
-# Those that make tensors of nothing, which have to be told not to.
-_MAKE = ("arange", "eye", "full", "linspace", "ones", "zeros")
 _MANY = 1 << 16
 _REFERENCE = re.compile(r"([xpv])(\d{1,9})")
 
@@ -48,6 +46,7 @@ class Interpreter:
             name, args, kwargs = [*operation, {}][:3]
             good = isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)
             check(good and allowed(name), f"operation {i} is not allowed")
+            check(kept_settings(kwargs) == kwargs, f"operation {i} says where to compute")
             args = [self._parse(arg, i) for arg in args]
             self.steps.append((name, function(name), args, self._parse(kwargs, i, named=True)))
         # What nobody reads any more is forgotten.
@@ -140,7 +139,7 @@ def _checked(name: str, call: Callable, args: list[Any], kwargs: dict[str, Any])
         width = last[0].shape[-1] * (1 + bool(bidirectional))
         result: Any = [x.new_empty(*x.shape[:2], width), *last]
     else:
-        where = {"device": "meta"} if base in _MAKE else {}
+        where = {"device": "meta"} if base in MAKERS else {}
         result = call(*args, **kwargs, **where)
     for leaf in tree_leaves(result):
         if isinstance(leaf, Tensor):
