@@ -1,7 +1,16 @@
-"""What is wrong with a file, and how much one may ask for."""
+"""What is wrong with a file, and how much one may ask for.
+
+These limits hold whatever a file says; ``max_bytes`` of :func:`skcompress.load` limits the memory
+that its tensors take beside them.
+"""
 
 # Elements of a tensor, or of an intermediate result.
 MAX_ELEMENTS = 1 << 28
+# Operations, the bytes of all results that are needed at the same time, and multiplications (or
+# as much other work), of a batch of rows: a few seconds. A batch that takes more is divided.
+MAX_OPERATIONS = 1 << 16
+MAX_RESULTS = 1 << 30
+MAX_WORK = 1 << 38
 # Each dimension of a tensor without elements, which are otherwise bounded by their product.
 MAX_EMPTY = 1 << 16
 
