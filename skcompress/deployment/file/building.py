@@ -91,7 +91,7 @@ def _check_output(interpreter: Interpreter, loaded: LoadedNet, tensors: dict) ->
         check(output.numel() == n_rows * wide, "it has not one output for each class")
         check(wide > 1 or len(loaded.classes_) == 2, "it has not one output for each class")
     # What a row takes does not depend on how many there are.
-    loaded._batch = min(loaded._batch, int(n_rows / share))
+    loaded._batch = min(loaded._batch, int(n_rows / max(share, 1 / _MAX_BATCH)))
 
 
 def read_specs(described: Any) -> list:

@@ -6,9 +6,11 @@ that its tensors take beside them.
 
 # Elements of a tensor, or of an intermediate result.
 MAX_ELEMENTS = 1 << 28
-# Operations, the bytes of all results that are needed at the same time, and multiplications (or
-# as much other work), of a batch of rows: a few seconds. A batch that takes more is divided.
+# Operations, tensors that they make on their way, the bytes of all results that are needed at the
+# same time, and multiplications (or as much other work), of a batch of rows: some seconds. A batch
+# that takes more bytes or work is divided.
 MAX_OPERATIONS = 1 << 16
+MAX_MADE = 1 << 20
 MAX_RESULTS = 1 << 30
 MAX_WORK = 1 << 38
 # Each dimension of a tensor without elements, which are otherwise bounded by their product.

@@ -185,7 +185,8 @@ def _recurrent(limits: Limits, call: Callable, args: list[Any]) -> list[Tensor]:
     # By these types, torch tells a sequence from one that is packed.
     check(isinstance(args[2], list) and type(args[3]) is bool, "a recurrent layer has no weights")
     x, time = args[0], int(args[-1] is True)
-    before = limits.work
+    work, made = limits.work, limits.made
     output, *states = call(x.narrow(time, 0, 1), *args[1:])
-    limits.add_work((x.shape[time] - 1) * (limits.work - before))
+    more = x.shape[time] - 1
+    limits.add(more * (limits.work - work), more * (limits.made - made))
     return [output.new_empty(*x.shape[:2], output.shape[-1]), *states]

@@ -10,11 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from .errors import MAX_ELEMENTS, MAX_RESULTS, MAX_WORK, check
+from .errors import MAX_ELEMENTS, MAX_MADE, MAX_RESULTS, MAX_WORK, check
 
-# What an operation takes besides multiplications, in as many of them: an element that is read or
-# written, one that is sorted, and a result, however small.
-_ELEMENT, _SORTED, _RESULT = 1 << 5, 1 << 10, 1 << 19
+# What takes as long as so many multiplications: an element that is read or written, or sorted.
+_ELEMENT, _SORTED = 1 << 5, 1 << 10
 
 
 class Limits(TorchDispatchMode):
@@ -25,13 +24,13 @@ class Limits(TorchDispatchMode):
     Attributes
     ----------
     share : float
-        The largest share of a limit that was used.
+        The largest share that was used of a limit on what grows with the rows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.share = 0.0
-        self.work = self.alive = 0
+        self.work = self.made = self.alive = 0
         self.readers: Counter[int] = Counter()
 
     def __torch_dispatch__(
@@ -40,13 +39,17 @@ class Limits(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         for tensor in _tensors(result):
-            self._use(tensor.numel(), MAX_ELEMENTS, f"a result of {func} has so many elements")
-        self.add_work(_work(func, args, kwargs, result))
+            n = tensor.numel()
+            check(n <= MAX_ELEMENTS, f"a result of {func} has {n} elements")
+        work = 0 if func.is_view else _work(func, args, kwargs, result)
+        self.add(work, len(list(_tensors(result))))
         return result
 
-    def add_work(self, work: int) -> None:
-        """Count multiplications."""
+    def add(self, work: int, made: int) -> None:
+        """Count multiplications, and tensors made, each of which takes its time."""
         self.work += work
+        self.made += made
+        check(self.made <= MAX_MADE, "its operations make too many tensors")
         self._use(self.work, MAX_WORK, "its operations take so many multiplications")
 
     def keep(self, value: Any, *, counted: bool = True) -> None:
@@ -77,18 +80,15 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _work(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
     """Estimate what an operation takes, in multiplications."""
-    packet, results = func.overloadpacket, list(_tensors(result))
-    written = sum(tensor.numel() for tensor in results)
-    work = _RESULT * len(results)
-    if func.is_view:
-        return work
-    name = packet.__name__
-    read = sum(tensor.numel() for tensor in _tensors((args, kwargs)))
-    work += (_SORTED if name in ("sort", "topk") else _ELEMENT) * (read + written)
+    packet = func.overloadpacket
+    written = sum(tensor.numel() for tensor in _tensors(result))
     if packet in flop_registry:
         # torch counts additions as well.
-        work += flop_registry[packet](*args, **kwargs, out_val=result) // 2
-    elif "_pool" in name and "adaptive" not in name:
+        return _ELEMENT * written + flop_registry[packet](*args, **kwargs, out_val=result) // 2
+    name = packet.__name__
+    read = sum(tensor.numel() for tensor in _tensors((args, kwargs)))
+    work = (_SORTED if name in ("sort", "topk") else _ELEMENT) * (read + written)
+    if "_pool" in name and "adaptive" not in name:
         size = args[1]
         kernel = math.prod(size) if len(size) > 1 else size[0] ** (3 if "3d" in name else 2)
         work += kernel * written
