@@ -16,7 +16,9 @@ from .predictor import RULES, InterpretedModule, LoadedClassifier, LoadedNet, Lo
 from .steps import read_steps
 
 _LABELS = re.compile(r"[<>|][biufU]\d{1,4}|\|O")
+# Rows at once, and bytes of labels.
 _MAX_BATCH = 1 << 20
+_MAX_LABELS = 1 << 26
 
 
 def predictor(parts: Parts) -> Any:
@@ -87,12 +89,15 @@ def _check_output(interpreter: Interpreter, loaded: LoadedNet, tensors: dict) ->
                     device="meta")
         for _, dtype, shape in loaded._row_specs
     ]  # fmt: skip
-    output = interpreter.check(given, [tensor.to("meta") for tensor in tensors.values()])
+    output, share = interpreter.check(given, [tensor.to("meta") for tensor in tensors.values()])
     good = isinstance(output, torch.Tensor) and output.dim() > 0 and len(output) == n_rows
     check(good, "its operations give no prediction for each row")
     if isinstance(loaded, LoadedClassifier):
         wide = 1 if loaded._rule in ("sigmoid", "binary") else len(loaded.classes_)
         check(output.numel() == n_rows * wide, "it has not one output for each class")
+        check(wide > 1 or len(loaded.classes_) == 2, "it has not one output for each class")
+    # What a row takes does not depend on how many there are.
+    loaded._batch = min(loaded._batch, int(n_rows / max(share, 1 / _MAX_BATCH)))
 
 
 def read_specs(described: Any) -> list:
@@ -112,12 +117,14 @@ def read_specs(described: Any) -> list:
 def read_classes(described: Any) -> np.ndarray:
     """Build the labels that a file describes."""
     if type(described) is int:
-        check(0 < described < 1 << 24, f"it has {described} classes")
+        check(0 < described <= _MAX_LABELS // 8, f"it has {described} classes")
         return np.arange(described)
     good = isinstance(described, list) and len(described) == 2 and isinstance(described[0], str)
     good = good and _LABELS.fullmatch(described[0]) is not None and isinstance(described[1], list)
     good = good and all(isinstance(v, (bool, int, float, str)) for v in described[1])
     check(good, "its labels are neither numbers nor strings")
+    size = np.dtype(described[0]).itemsize * len(described[1])
+    check(size <= _MAX_LABELS, f"its labels take {size} bytes")
     return np.array(described[1], dtype=described[0])
 
 

@@ -10,6 +10,8 @@ Source: M. Mahoney, "Adaptive weighing of context models for lossless data compr
 
 from operator import mul
 
+from .errors import MAX_CODED
+
 # Probabilities have 16 bits, log odds 8 bits after the point, weights of the mixture 16.
 ONE = 1 << 16
 # e ** (1 / 256), with 64 bits after the point.
@@ -73,6 +75,8 @@ class Coder:
         self.decoding = data is not None
         self.states: dict[int, int] = {}
         self.weights: dict[int, list[int]] = {}
+        # How many more decisions there may be, whatever they are about.
+        self.left = MAX_CODED
         self.low, self.high = 0, _MASK
         self.output = bytearray()
         self.input = data or b""
@@ -92,6 +96,9 @@ class Coder:
         rate : int, default=8
             How fast the weights follow.
         """
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("its coded data takes too many decisions")
         states, get = self.states, self.states.get
         known = [get(key, _START) for key in contexts]
         odds = [STRETCH[state >> 12] for state in known]

@@ -51,6 +51,12 @@ def n_extra(how: list, shape: list[int]) -> int:
     return n_groups(how, shape) * (2 if how[2] == "affine" else 1)
 
 
+def padded_size(how: list, shape: list[int]) -> int:
+    """Count the elements of whole groups."""
+    size = math.prod(shape)
+    return size if isinstance(how[3], str) else max(size, n_groups(how, shape) * how[3])
+
+
 def to_numbers(tensor: QuantizedTensor, how: list) -> Numbers:
     """Turn the codes of a weight into integers.
 

@@ -2,20 +2,19 @@
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from .errors import MAX_ELEMENTS, check
-from .operations import allowed, function
+from .errors import MAX_OPERATIONS, FileError, check
+from .limits import Limits
+from .operations import MAKERS, allowed, function, kept_settings
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _TYPES = ("float32", "float64", "int64", "int32", "bool", "uint8", "int8", "int16")
 _LISTS = ("unbind", "chunk", "split", "split_with_sizes", "unsafe_chunk", "unsafe_split")
-# Those that make tensors of nothing, which have to be told not to.
-_MAKE = ("arange", "eye", "full", "linspace", "ones", "zeros")
 _MANY = 1 << 16
 _REFERENCE = re.compile(r"([xpv])(\d{1,9})")
 
@@ -38,9 +37,11 @@ class Interpreter:
 
     def __init__(self, operations: Any, n_inputs: int, n_tensors: int) -> None:
         check(isinstance(operations, list) and len(operations) > 0, "it has no operations")
+        check(len(operations) <= MAX_OPERATIONS, f"it has {len(operations)} operations")
         self.made_from = operations, n_inputs, n_tensors
         self.sizes = {"x": n_inputs, "p": n_tensors}
         self.steps = []
+        self.checked: set[int] = set()
         self.last_use: dict[int, int] = {}
         for i, operation in enumerate(operations):
             good = isinstance(operation, list) and len(operation) in (2, 3)
@@ -48,6 +49,7 @@ class Interpreter:
             name, args, kwargs = [*operation, {}][:3]
             good = isinstance(name, str) and isinstance(args, list) and isinstance(kwargs, dict)
             check(good and allowed(name), f"operation {i} is not allowed")
+            check(kept_settings(kwargs) == kwargs, f"operation {i} says where to compute")
             args = [self._parse(arg, i) for arg in args]
             self.steps.append((name, function(name), args, self._parse(kwargs, i, named=True)))
         # What nobody reads any more is forgotten.
@@ -91,26 +93,54 @@ class Interpreter:
         return lambda values, n: values[key]
 
     def __call__(self, inputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> Any:
-        """Run the operations on inputs with any number of rows."""
-        return self._run(inputs, tensors, lambda name, call, args, kwargs: call(*args, **kwargs))
-
-    def check(self, inputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
-        """Run the operations on shapes alone, none of which may be too large.
+        """Run the operations on inputs with any number of rows.
 
         Raises
         ------
         FileError
-            If one is, or if an operation does not take its arguments.
+            If they do not fit together for so many, or take too much; see :meth:`check`.
         """
+        n_rows = len(inputs[0])
+        if n_rows not in self.checked:
+            self.check([x.to("meta") for x in inputs], [t.to("meta") for t in tensors])
+            self.checked.add(n_rows)
+        return self._run(inputs, tensors, lambda name, call, args, kwargs: call(*args, **kwargs))
+
+    def check(self, inputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Run the operations on shapes alone, within the limits.
+
+        Returns
+        -------
+        output : Tensor
+            Of the device ``"meta"``.
+        share : float
+            Of a limit, the largest that was used.
+
+        Raises
+        ------
+        FileError
+            If they take too much, or if an operation does not take its arguments.
+        """
+        limits = Limits()
+        limits.keep([*inputs, *tensors], counted=False)
         try:
-            with torch.no_grad():
-                return self._run(inputs, tensors, _checked)
+            with torch.no_grad(), limits:
+                output = self._run(inputs, tensors, partial(_checked, limits), limits.drop)
+        except FileError:
+            raise
         except Exception as error:  # whatever torch finds wrong
             reason = str(error).split("\n")[0][:300]
             check(False, f"its operations do not fit together ({reason})")
             raise
+        return output, limits.share
 
-    def _run(self, inputs: Sequence[Tensor], tensors: Sequence[Tensor], call: Callable) -> Any:
+    def _run(
+        self,
+        inputs: Sequence[Tensor],
+        tensors: Sequence[Tensor],
+        call: Callable,
+        drop: Callable | None = None,
+    ) -> Any:
         values: dict[tuple[str, int], Any] = {("x", i): x for i, x in enumerate(inputs)}
         values |= {("p", i): t for i, t in enumerate(tensors)}
         n = len(inputs[0])
@@ -119,7 +149,9 @@ class Interpreter:
             named = {k: a(values, n) if callable(a) else a for k, a in kwargs.items()}
             values["v", i] = call(name, target, given, named)
             for old in self.read_last.get(i, ()):
-                del values["v", old]
+                value = values.pop(("v", old))
+                if drop is not None:
+                    drop(value)
         return values["v", len(self.steps) - 1]
 
 
@@ -129,20 +161,32 @@ def _two_integers(value: Any) -> list[int]:
     return value
 
 
-def _checked(name: str, call: Callable, args: list[Any], kwargs: dict[str, Any]) -> Any:
+def _checked(
+    limits: Limits, name: str, call: Callable, args: list[Any], kwargs: dict[str, Any]
+) -> Any:
     """Run an operation on shapes alone."""
     base = name.partition(".")[0]
     if base in _LISTS:
         check(max(args[0].shape, default=0) <= _MANY, f"{name} makes too many tensors")
     if base in _RECURRENT:
-        x, states, _, _, _, _, _, bidirectional, _ = args
-        last = [states] if isinstance(states, Tensor) else states
-        width = last[0].shape[-1] * (1 + bool(bidirectional))
-        result: Any = [x.new_empty(*x.shape[:2], width), *last]
+        result = _recurrent(limits, call, args)
     else:
-        where = {"device": "meta"} if base in _MAKE else {}
+        where = {"device": "meta"} if base in MAKERS else {}
         result = call(*args, **kwargs, **where)
-    for leaf in tree_leaves(result):
-        if isinstance(leaf, Tensor):
-            check(leaf.numel() <= MAX_ELEMENTS, f"a result of {name} has {leaf.numel()} elements")
+    parts = [result] if isinstance(result, Tensor) else result
+    good = isinstance(parts, (list, tuple)) and all(isinstance(part, Tensor) for part in parts)
+    check(good, f"a result of {name} is no tensor")
+    limits.keep(result)
     return result
+
+
+def _recurrent(limits: Limits, call: Callable, args: list[Any]) -> list[Tensor]:
+    """Run a step of a recurrent layer on shapes alone, of which a long sequence has many."""
+    # By these types, torch tells a sequence from one that is packed.
+    check(isinstance(args[2], list) and type(args[3]) is bool, "a recurrent layer has no weights")
+    x, time = args[0], int(args[-1] is True)
+    work, made = limits.work, limits.made
+    output, *states = call(x.narrow(time, 0, 1), *args[1:])
+    more = x.shape[time] - 1
+    limits.add(more * (limits.work - work), more * (limits.made - made))
+    return [output.new_empty(*x.shape[:2], output.shape[-1]), *states]

@@ -5,12 +5,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ...quantization.tensors import QuantizedTensor
 from .contents import Entry
-from .errors import check
-from .integers import check_description, describe
+from .errors import MAX_ADAPTIVE_TEXT, MAX_EMPTY, MAX_TENSORS, check
+from .integers import check_description, describe, n_extra, padded_size
 from .tensors import (
     DTYPES,
     Streams,
@@ -22,9 +23,12 @@ from .tensors import (
 )
 from .text import code_length, code_text, primed_coder
 
-# A longer description goes to LZMA.
-_MAX_TEXT = 1 << 13
-_LONGEST_TEXT = 1 << 26
+_LONGEST_TEXT = 1 << 24
+# Memory in bytes, as measured: of a character of the description, which becomes objects; of a part
+# of a tensor's name, which becomes a module; and, while it is decoded, of an element beside its
+# own bytes, masked or quantized, and of a scale.
+_OF_TEXT, _OF_NAME = 32, 4096
+_OF_MASKED, _OF_QUANTIZED, _OF_SCALE = 32, 112, 24
 _FLAG = 10
 
 
@@ -52,7 +56,7 @@ def write_parts(about: dict[str, Any], entries: list[Entry]) -> bytes:
     about = about | {"tensors": [_described(entry) for entry in entries]}
     text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
     code_length(streams.coder, len(text))
-    if streams.coder.bit(int(len(text) > _MAX_TEXT), [_FLAG], _FLAG):
+    if streams.coder.bit(int(len(text) > MAX_ADAPTIVE_TEXT), [_FLAG], _FLAG):
         streams.past(text, len(text))
     else:
         code_text(streams.coder, text)
@@ -81,16 +85,17 @@ def read_parts(body: bytes, max_bytes: int) -> Parts:
     check(start + length <= len(body), "it ends too early")
     streams = Streams(primed_coder(body[start : start + length]), body[start + length :])
     size = code_length(streams.coder, 0)
-    check(size <= _LONGEST_TEXT, f"its description has {size} bytes")
+    check(size <= min(_LONGEST_TEXT, max_bytes // _OF_TEXT), f"its description has {size} bytes")
     if streams.coder.bit(0, [_FLAG], _FLAG):
         text = streams.past(b"", size)
     else:
-        check(size <= _MAX_TEXT, f"its description has {size} bytes")
+        check(size <= MAX_ADAPTIVE_TEXT, f"its description has {size} bytes")
         text = code_text(streams.coder, b"", size)
     parts = Parts(_parse(text))
+    n_tensors = len(parts.about["tensors"])
+    check(n_tensors <= MAX_TENSORS, f"it has {n_tensors} tensors")
     described = [_checked(d) for d in parts.about["tensors"]]
-    # Integers take eight bytes while they are decoded, and other things beside them.
-    total = sum(16 * math.prod(shape) for _, shape, _, _ in described)
+    total = _OF_TEXT * size + _memory(described)
     check(
         total <= max_bytes,
         f"its tensors take {total} bytes to decode; pass a larger max_bytes if you trust it",
@@ -99,6 +104,21 @@ def read_parts(body: bytes, max_bytes: int) -> Parts:
         check(name not in parts.tensors, f"two tensors have the name {name!r}")
         _read_tensor(streams, parts, name, shape, how, dtype)
     return parts
+
+
+def _memory(described: list[list]) -> int:
+    """Return how much memory it takes to decode tensors, one after the other, and to hold them."""
+    held = largest = 0
+    for name, shape, how, dtype in described:
+        size, width = math.prod(shape), np.dtype(DTYPES[dtype]).itemsize
+        # Of what stays, a mask and packed integers have up to three bytes.
+        held += size * (width + 3 * (how[0] != "d")) + _OF_NAME * (1 + name.count("."))
+        working = size * (_OF_MASKED if how[0] == "m" else 3 * width)
+        if how[0] == "q":
+            # The last group of each row is filled up.
+            working = padded_size(how, shape) * _OF_QUANTIZED + n_extra(how, shape) * _OF_SCALE
+        largest = max(largest, working)
+    return held + largest
 
 
 def _read_tensor(
@@ -144,6 +164,8 @@ def _checked(described: Any) -> list:
     good = good and isinstance(dtype, str) and dtype in DTYPES
     good = good and isinstance(how, list) and len(how) > 0 and how[0] in ("d", "m", "q")
     check(good, "a tensor is described in no known way")
+    empty = math.prod(shape) == 0 and max(shape) > MAX_EMPTY
+    check(not empty, f"a tensor without elements has the shape {shape}")
     check(how[0] == "d" or len(shape) > 0, "a tensor of no dimension has no mask")
     if how[0] == "q":
         check(dtype in ("float32", "float64"), f"quantized weights are of type {dtype}")

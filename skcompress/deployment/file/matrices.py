@@ -7,6 +7,8 @@ Each stands by itself, and the mixture adds them up: pruned nets have few weight
 learn how contexts go together.
 """
 
+import numpy as np
+
 from .coder import Coder
 
 # Kinds of decisions, each with contexts and mixtures of its own.
@@ -21,6 +23,26 @@ _ABOVE = (
     (2, 0, 30), (2, 1, 23), (2, -1, 23), (2, 2, 11), (2, -2, 11),
 )  # fmt: skip
 Rows = list[list[int]]
+
+
+def n_decisions(matrix: np.ndarray) -> int:
+    """Count the decisions that a matrix of integers takes, at most.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcompress.deployment.file.matrices import n_decisions
+    >>> n_decisions(np.array([[0, 0, 0], [0, 2, -1]]))  # 2 + 3 flags, 2 cells, 2 signs, 3 sizes
+    12
+    """
+    used = matrix != 0
+    live = int(used.any(1).sum()) * int(used.any(0).sum())
+    sizes = np.abs(matrix[used])
+    # A number of n bits after the longest count takes two decisions for each.
+    beyond = np.frexp(np.maximum(sizes - (_LONGEST_COUNT - 1), 1))[1] - 1
+    long = sizes >= _LONGEST_COUNT
+    magnitudes = np.minimum(sizes, _LONGEST_COUNT - 1) + long * (2 * beyond + 1)
+    return sum(matrix.shape) + live + len(sizes) + int(magnitudes.sum())
 
 
 def code_matrix(coder: Coder, rows: Rows, period: int) -> None:

@@ -1,14 +1,17 @@
 """The operations that a file may hold, and how they are run.
 
-They are those of ATen, torch's own library, that compute a tensor from tensors: none reads or
-writes files, draws random numbers, calls back into Python or reads memory by address.
+They are those of ATen, torch's own library, that compute tensors from tensors: none reads or
+writes files, calls back into Python or reads memory by address. Operations on Python's own numbers
+and strings are not among them: a trace with a fixed number of rows has none.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from operator import getitem
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 _NAMES = """
@@ -39,7 +42,28 @@ zeros zeros_like
 """
 ALLOWED = frozenset(_NAMES.split())
 
-# By these functions, and not by ATen's, so that prediction in integers can take their place.
+# Those that make tensors of numbers alone.
+MAKERS = frozenset({"arange", "eye", "full", "linspace", "ones", "zeros"})
+_TENSORS = {"Tensor", "List[Tensor]"}
+# These have no form that is safe below, and are rare.
+_REFUSED = frozenset(
+    {"div_.Scalar_mode", "div_.Tensor_mode", "gru.data", "lstm.data", "rnn_relu.data",
+     "rnn_tanh.data"}
+)  # fmt: skip
+
+
+def _div(x: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """Divide; of integers, the smallest by -1 too, at which the processor traps when truncating."""
+    result: Tensor
+    if rounding_mode == "trunc" and not torch.result_type(x, other).is_floating_point:
+        result = torch.sub(x, torch.fmod(x, other)).div(other, rounding_mode="floor")
+    else:
+        result = torch.div(x, other, rounding_mode=rounding_mode)
+    return result
+
+
+# By these functions, and not by ATen's: so that prediction in integers can take their place, or
+# since ATen's leave memory as it was found.
 _BY_PYTHON: dict[str, Callable] = {
     "linear": functional.linear,
     "conv1d": torch.conv1d,
@@ -50,6 +74,9 @@ _BY_PYTHON: dict[str, Callable] = {
     "rnn_tanh": torch.rnn_tanh,
     "rnn_relu": torch.rnn_relu,
     "getitem": getitem,
+    "empty_like": torch.zeros_like,
+    "new_empty": torch.ops.aten.new_zeros,
+    "div": _div,
 }
 _DROPPED = ("device", "pin_memory", "layout", "memory_format", "non_blocking")
 
@@ -61,21 +88,34 @@ def operation_name(target: Any) -> str:
     return str(target).removeprefix("aten.").removesuffix(".default")
 
 
+@lru_cache(maxsize=1 << 10)
 def allowed(name: str) -> bool:
     """Tell whether a file may hold an operation.
+
+    ATen has many by the same name. Only those are allowed that compute tensors from tensors:
+    others work on Python's numbers, strings and lists, and check them less.
 
     Examples
     --------
     >>> from skcompress.deployment.file.operations import allowed
-    >>> allowed("add.Tensor"), allowed("from_file"), allowed("add.out")
-    (True, False, False)
+    >>> allowed("add.Tensor"), allowed("from_file"), allowed("add.out"), allowed("add.str")
+    (True, False, False, False)
     """
     base, _, overload = name.partition(".")
-    if base not in ALLOWED or "out" in overload:
+    if base not in ALLOWED or name in _REFUSED:
         return False
-    if base in _BY_PYTHON:
-        return True
-    return (overload or "default") in getattr(torch.ops.aten, base).overloads()
+    if base == "getitem":
+        return not overload
+    packet = getattr(torch.ops.aten, base)
+    if (overload or "default") not in packet.overloads():
+        return False
+    schema = getattr(packet, overload or "default")._schema
+    given = [str(a.type) for a in schema.arguments if not a.kwarg_only]
+    returned = {str(r.type) for r in schema.returns}
+    outputs = any(a.is_out for a in schema.arguments)
+    reads = base in MAKERS or any("Tensor" in kind for kind in given)
+    elsewhere = any("Device" in kind for kind in given)
+    return reads and not outputs and not elsewhere and set() < returned <= _TENSORS
 
 
 def function(name: str) -> Callable:

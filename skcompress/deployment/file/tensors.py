@@ -10,16 +10,15 @@ from torch import Tensor
 
 from ...quantization.tensors import QuantizedTensor
 from .coder import Coder
-from .errors import MAX_CELLS, MAX_ELEMENTS, check
+from .errors import MAX_ADAPTIVE_BYTES, MAX_CELLS, MAX_DECISIONS, MAX_ELEMENTS, check
 from .integers import Numbers, from_numbers, n_extra, to_numbers
-from .matrices import code_matrix
+from .matrices import code_matrix, n_decisions
 from .text import code_data
 
-# Decisions that the adaptive coder takes of one tensor, some seconds' work; what needs more goes
-# to LZMA, whose memory is bounded by the filter below, not by what a file says.
-MAX_DECISIONS = 1 << 19
-MAX_ADAPTIVE_BYTES = 1 << 12
+# Bytes of one tensor that the adaptive coder takes.
+_SMALL = 1 << 12
 _FLAG = 10
+# What needs more memory to decompress is bounded by this filter, not by what a file says.
 _FILTERS: list[dict[str, Any]] = [
     {"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 20, "lc": 0, "lp": 0, "pb": 0}
 ]
@@ -42,10 +41,13 @@ class Streams:
     def __init__(self, coder: Coder, bulk: bytes = b"") -> None:
         self.coder, self.bulk = coder, bytearray(bulk)
         self.decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+        # What is left for the adaptive coder.
+        self.bytes, self.decisions = MAX_ADAPTIVE_BYTES, MAX_DECISIONS
 
     def code(self, data: bytes, width: int, length: int) -> bytes:
         """Code numbers of `width` bytes, `length` bytes in all."""
-        if length <= MAX_ADAPTIVE_BYTES:
+        if length <= min(_SMALL, self.bytes):
+            self.bytes -= length
             return code_data(self.coder, data, width, length)
         planes = np.frombuffer(data, np.uint8).reshape(-1, width).T.tobytes()
         planes = self.past(planes, length)
@@ -121,22 +123,15 @@ def code_integers(streams: Streams, integers: Any, shape: list[int]) -> np.ndarr
     if integers is None:
         integers = np.zeros((rows, columns), np.int64)
     matrix = integers.reshape(rows, columns)
-    adaptive = streams.coder.bit(int(_n_decisions(matrix) <= MAX_DECISIONS), [_FLAG], _FLAG)
-    if not adaptive:
+    # A decoder is told, and the coder itself bounds what it decides.
+    needed = n_decisions(matrix) if matrix.size <= MAX_CELLS else MAX_DECISIONS + 1
+    if not streams.coder.bit(int(needed <= streams.decisions), [_FLAG], _FLAG):
         return _code_past(streams, matrix).reshape(shape)
-    check(rows * columns <= MAX_CELLS, "a matrix is too large for its coder")
+    check(matrix.size <= MAX_CELLS, "a matrix is too large for its coder")
+    streams.decisions -= needed
     cells = matrix.tolist()
     code_matrix(streams.coder, cells, _period(shape))
     return np.array(cells, np.int64).reshape(shape)
-
-
-def _n_decisions(matrix: np.ndarray) -> int:
-    """Count what the adaptive coder would decide; too many if it takes no such matrix."""
-    if matrix.size > MAX_CELLS:
-        return MAX_DECISIONS + 1
-    used = matrix != 0
-    live = int(used.any(1).sum()) * int(used.any(0).sum())
-    return live + 2 * int(np.minimum(np.abs(matrix), 40).sum())
 
 
 def _period(shape: list[int]) -> int:

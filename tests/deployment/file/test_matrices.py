@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from skcompress.deployment.file.coder import Coder
-from skcompress.deployment.file.matrices import code_matrix, level
+from skcompress.deployment.file.matrices import code_matrix, level, n_decisions
 
 
 def coded(matrix, period):
@@ -26,6 +26,26 @@ def test_matrices_come_back(shape, density, largest):
     matrix = rng.integers(-largest, largest + 1, shape) * (rng.random(shape) < density)
     for period in (max(shape[1], 1), 3):
         np.testing.assert_array_equal(coded(matrix, period)[1], matrix)
+
+
+@pytest.mark.parametrize("largest", [1, 17, 18, 19, 50, 2**20])
+@pytest.mark.parametrize("density", [0.0, 0.2, 1.0])
+def test_decisions_are_counted_exactly(largest, density):
+    """By the coder itself, which refuses to take more than a file may have."""
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(-largest, largest + 1, (7, 9)) * (rng.random((7, 9)) < density)
+    coder = Coder()
+    before = coder.left
+    code_matrix(coder, matrix.tolist(), 9)
+    assert before - coder.left == n_decisions(matrix)
+
+
+def test_a_coder_takes_no_more_decisions_than_it_may():
+    """In either direction."""
+    for coder in (Coder(), Coder(bytes(1000))):
+        coder.left = 3
+        with pytest.raises(ValueError, match="too many decisions"):
+            code_matrix(coder, [[0, 1], [1, 0]], 2)
 
 
 def test_small_matrices_come_back_one_after_another():
