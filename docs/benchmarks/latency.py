@@ -4,9 +4,10 @@
     python docs/benchmarks/latency.py --report   # writes latency.md from latency.csv
     python docs/benchmarks/latency.py --trial    # few rows, epochs and repeats; prints, writes none
 
-One thread. Each round calls every candidate in turn, beginning with another one each time, so
-that what else runs on the machine disturbs all of them alike. A deployed net is called as an estimator, checks included; the peers
-are called as they are, with inputs that are checked and converted beforehand.
+One thread. Each round calls every candidate in turn, beginning with another one each time, so that
+what else runs on the machine disturbs all of them alike. A deployed net is called as an estimator,
+checks included; the peers are called as they are, with inputs that are checked and converted
+beforehand.
 """
 
 import argparse
