@@ -17,28 +17,31 @@ from torch.nn import functional
 _NAMES = """
 _log_softmax _softmax _to_copy _unsafe_view abs adaptive_avg_pool1d adaptive_avg_pool2d
 adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d add add_ addbmm
-addcdiv addcmul addmm addmv addr alias all alpha_dropout amax amin any arange argmax argmin
-argsort asin atan atan2 avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bitwise_and
-bitwise_not bitwise_or bitwise_xor bmm cat ceil celu channel_shuffle chunk clamp clamp_ clamp_max
-clamp_min clip clone concat constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose1d
-conv_transpose2d conv_transpose3d cos cosh cosine_similarity count_nonzero cross cummax cumprod
-cumsum detach detach_ diag_embed diagonal diff div div_ dot dropout dropout_ einsum elu elu_
-embedding empty_like eq erf erfc exp exp2 expand expand_as expm1 eye feature_dropout flatten flip
-floor floor_divide fmod frac full full_like gather ge gelu getitem glu group_norm gru gt
-hardshrink hardsigmoid hardswish hardswish_ hardtanh hardtanh_ hstack index index_select
-instance_norm isfinite isinf isnan layer_norm le leaky_relu leaky_relu_ lerp lift_fresh_copy
-linear linspace log log10 log1p log2 log_sigmoid log_softmax logical_and logical_not logical_or
-logical_xor logsumexp lstm lt mT masked_fill masked_fill_ matmul max max_pool1d max_pool2d
-max_pool2d_with_indices max_pool3d maximum mean min minimum mish mm movedim mul mul_ mv nan_to_num
-narrow native_layer_norm ne neg new_empty new_full new_ones new_zeros norm numpy_T one_hot ones
-ones_like pad permute pixel_shuffle pixel_unshuffle pow prelu prod ravel reciprocal relu relu6
-relu_ remainder repeat repeat_interleave reshape rms_norm rnn_relu rnn_tanh roll round rrelu rsqrt
-rsub scaled_dot_product_attention scatter select selu selu_ sigmoid sigmoid_ sign silu silu_ sin
-sinh slice softmax softplus softshrink sort split split_with_sizes sqrt square squeeze stack std
-std_mean sub sub_ sum swapaxes t tan tanh tanh_ threshold tile to topk transpose tril triu
-true_divide trunc type_as unbind unflatten unsafe_chunk unsafe_split unsqueeze upsample_bilinear2d
-upsample_linear1d upsample_nearest1d upsample_nearest2d var var_mean view view_as vstack where
-zeros zeros_like
+addcdiv addcmul addmm addmv addr alias all alpha_dropout amax amin any arange arctan2 argmax
+argmin argsort asin atan atan2 avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear
+bitwise_and bitwise_not bitwise_or bitwise_xor bmm bucketize cat ceil celu channel_shuffle chunk
+clamp clamp_ clamp_max clamp_min clip clone col2im concat constant_pad_nd contiguous conv1d
+conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d copy_ cos cosh
+cosine_similarity count_nonzero cross cummax cumprod cumsum detach detach_ diag_embed diagonal
+diff div div_ dot dropout dropout_ einsum elu elu_ embedding empty_like eq erf erfc erfinv exp
+exp2 expand expand_as expm1 eye feature_dropout fill_ flatten flip floor floor_divide fmod frac
+full full_like gather ge gelu getitem glu group_norm gru gru_cell gt hardshrink hardsigmoid
+hardswish hardswish_ hardtanh hardtanh_ hstack im2col index index_add index_select instance_norm
+isfinite isinf isnan layer_norm le leaky_relu leaky_relu_ lerp lift_fresh_copy
+linalg_vector_norm linear linspace log log10 log1p log2 log_sigmoid log_softmax logaddexp
+logical_and logical_not logical_or logical_xor logsumexp lstm lstm_cell lt mT masked_fill
+masked_fill_ matmul max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d maximum mean
+min minimum mish mm movedim mul mul_ mv nan_to_num narrow native_layer_norm ne neg new_empty
+new_full new_ones new_zeros norm numpy_T one_hot ones ones_like pad permute pixel_shuffle
+pixel_unshuffle pow prelu prod ravel reciprocal relu relu6 relu_ remainder repeat
+repeat_interleave reshape rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell roll round
+rrelu rsqrt rsub scaled_dot_product_attention scatter scatter_add select selu selu_ sigmoid
+sigmoid_ sign silu silu_ sin sinc sinh slice softmax softplus softshrink sort special_expit
+split split_with_sizes sqrt square squeeze stack std std_mean sub sub_ sum swapaxes t tan tanh
+tanh_ threshold tile to topk transpose tril triu true_divide trunc type_as unbind unflatten
+unsafe_chunk unsafe_split unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean view
+view_as vstack where xlogy zeros zeros_like
 """
 ALLOWED = frozenset(_NAMES.split())
 
