@@ -78,23 +78,30 @@ def check_program(contents: Contents, program: Program, entries: list[Entry]) ->
     tensors = {entry.name: entry.tensor.cpu() for entry in entries}
     tensors |= {e.name: e.quantized.dequantize().cpu() for e in entries if e.quantized is not None}
     interpreter = Interpreter(program.operations, len(contents.specs), len(program.tensors))
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    read = [tensors[name] for name in program.tensors]
     for n_rows in _TRIED:
-        rows = list(rows_like(contents.specs, n_rows).values())
-        args, kwargs = arguments(contents.specs, n_rows, device)
-        with torch.no_grad():
-            try:
-                expected = tree_leaves(module(*args, **kwargs))[0].cpu()
-            except Exception:  # so many rows are none that the net predicts
-                continue
-            given = [torch.from_numpy(x) for x in rows]
-            recorded = _run(interpreter, given, [tensors[n].clone() for n in program.tensors])
-        if not _agree(recorded, expected):
+        if not computes(module, contents.specs, interpreter, read, n_rows):
             raise ValueError(
                 f"{type(module).__name__} gives other outputs for {n_rows} rows than the operations"
                 f" that it performs for {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward"
                 " that depends on the number of rows, or changes what it computes with."
             )
+
+
+def computes(
+    module: nn.Module, specs: Specs, interpreter: Interpreter, tensors: list[Tensor], n_rows: int
+) -> bool:
+    """Tell whether recorded operations give what a module gives, if that takes so many rows."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    args, kwargs = arguments(specs, n_rows, device)
+    with torch.no_grad():
+        try:
+            expected = tree_leaves(module(*args, **kwargs))[0].cpu()
+        except Exception:  # so many rows are none that the net predicts
+            return True
+        rows = [torch.from_numpy(x) for x in rows_like(specs, n_rows).values()]
+        recorded = _run(interpreter, rows, [tensor.clone() for tensor in tensors])
+    return _agree(recorded, expected)
 
 
 def _run(interpreter: Interpreter, rows: list[Tensor], tensors: list[Tensor]) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Put the weights of a file back into a net, to train on."""
 
 import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from ...pruning.units import Units, find_units
 from ...quantization.integers import IntegerModule
 from ...training.nets import stages, wrapped_net
 from .building import activation_ranges, read_classes, read_specs
-from .capture import arguments
+from .capture import arguments, computes
 from .contents import Steps, flat_steps
 from .errors import check
+from .interpreter import Interpreter
 from .layout import Parts
 from .order import alike
 from .steps import STEPS, read_steps
@@ -93,6 +95,7 @@ def _into_net(estimator: Any, net: NeuralNet, parts: Parts) -> Any:
     _fold_norms(module, parts)
     _shrink(module, parts)
     _fill(module, parts)
+    _check_forward(module, parts)
     # The optimizer is to move the parameters that are left.
     net.initialize_optimizer() if hasattr(net, "initialize_optimizer") else None
     if isinstance(estimator, NeuralNet):
@@ -201,6 +204,23 @@ def _fill(module: nn.Module, parts: Parts) -> None:
                 " that it was saved with."
             )
         tensor.copy_(given[name])
+
+
+def _check_forward(module: nn.Module, parts: Parts) -> None:
+    """Warn where a module of the same parameters computes something else than the file."""
+    about, tensors = parts.about, list(parts.tensors.values())
+    if "operations" not in about:
+        return
+    specs = read_specs(about.get("inputs"))
+    interpreter = Interpreter(about["operations"], len(specs), len(tensors))
+    if not computes(module.eval(), specs, interpreter, tensors, n_rows=5):
+        warnings.warn(
+            f"With the weights of the file, {type(module).__name__} gives other outputs than the"
+            " file itself: its class has changed, or it draws something else than parameters and"
+            " buffers when it is made. load(path) predicts what was saved.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _fitted(estimator: Any, net: NeuralNet, parts: Parts) -> Any:

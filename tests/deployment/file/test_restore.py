@@ -134,7 +134,9 @@ def test_names_of_the_user_are_only_the_users(tmp_path):
     np.testing.assert_array_equal(
         loaded[-1].module_.get_parameter("constant.0").detach(), module.constant[0].detach()
     )
-    again = load(tmp_path / "net.skc", estimator=make_pipeline(StandardScaler(), net))[-1]
+    with pytest.warns(UserWarning, match="Named gives other outputs than the file itself"):
+        # What is drawn beside the parameters is drawn anew.
+        again = load(tmp_path / "net.skc", estimator=make_pipeline(StandardScaler(), net))[-1]
     assert torch.equal(again.module_.constant[0], module.constant[0])
 
 
@@ -196,3 +198,26 @@ def test_files_of_others_are_checked(about, tmp_path):
     path.write_bytes(MAGIC + bytes([VERSION]) + zlib.crc32(body).to_bytes(4, "big") + body)
     with pytest.raises(FileError, match="not a file that skcompress can read"):
         load(path, estimator=pruned(classifier()))
+
+
+class Drawn(nn.Module):
+    """A module that computes with numbers that are neither parameters nor buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.drawn = nn.Linear(6, 3), torch.randn(3)
+
+    def forward(self, X):
+        return self.layer(X) * self.drawn
+
+
+def test_a_module_that_computes_something_else(tmp_path):
+    """Its parameters are those of the file, and what else it has been made of is not."""
+    X, y = classification()
+    net = classifier(Drawn, max_epochs=1).fit(X, y)
+    save(net, tmp_path / "net.skc", X)
+    np.testing.assert_allclose(
+        load(tmp_path / "net.skc").predict_proba(X), net.predict_proba(X), atol=1e-6
+    )
+    with pytest.warns(UserWarning, match="Drawn gives other outputs than the file itself"):
+        load(tmp_path / "net.skc", estimator=net)
