@@ -41,7 +41,9 @@ def test_functions_of_the_user_are_refused_for_what_they_are(net, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("function", [None, torch.exp, partial(torch.softmax, dim=-1)], ids=str)
+@pytest.mark.parametrize(
+    "function", [None, torch.exp, partial(torch.softmax, dim=-1)], ids=["none", "exp", "softmax"]
+)
 def test_functions_that_have_a_name_are_held(function, tmp_path):
     """Those of torch, which a file can call by name."""
     X, _ = classification()
