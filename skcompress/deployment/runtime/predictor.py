@@ -14,7 +14,7 @@ from .inputs import InputSpec, as_arrays
 
 # Rows of a call of the runtime. What a layer makes of so many stays in the caches, and memory is
 # bounded.
-MAX_ROWS = 64
+MAX_ROWS = 128
 
 
 @dataclass(frozen=True, eq=False)
