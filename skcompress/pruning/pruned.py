@@ -270,8 +270,7 @@ class PrunedNet(BaseCompressedNet):
             n_steps *= n_epochs(self.retrain_epochs, search, net)
             self._retrain(pruner, taught, SCHEDULES[self.schedule](pruner, n_steps), search)
             return
-        weights = weight_matrices(net.module_)
-        dense = {name: weight.detach().clone() for name, weight in weights.items()}
+        dense = {n: w.detach().clone() for n, w in weight_matrices(net.module_).items()}
         pruner.update()
         if named(self.criterion) == "obs":
             compensate(net, pruner.data, dense, pruner.masks)

@@ -73,6 +73,9 @@ def round_floats(net: NeuralNet, quantized: Quantized, bits: int) -> None:
 def round_fraction(tensor: Tensor, bits: int) -> Tensor:
     """Round to floating point of fewer bits, of which a sign and eight of exponent stay.
 
+    What has no number near it in so few bits stays as it is: infinities, NaN, and the largest of
+    all, which stand in masks of attention.
+
     Parameters
     ----------
     tensor : Tensor
@@ -90,6 +93,8 @@ def round_fraction(tensor: Tensor, bits: int) -> Tensor:
     >>> round_fraction(torch.tensor([1.1, -3.3, 0.0]), bits=11).tolist()
     [1.0, -3.5, 0.0]
     """
-    fraction, exponent = torch.frexp(tensor)
+    # In double precision no power of two of a narrower type overflows.
+    fraction, exponent = torch.frexp(tensor.double())
     steps = 2.0 ** (bits - _SIGN_AND_EXPONENT + 1)  # the leading one is not stored
-    return torch.ldexp((fraction * steps).round() / steps, exponent)
+    rounded = torch.ldexp((fraction * steps).round() / steps, exponent).to(tensor.dtype)
+    return torch.where(rounded.isfinite(), rounded, tensor)

@@ -36,6 +36,19 @@ def test_halves_go_to_the_even_one():
     assert round_fraction(torch.tensor([1.25, 1.75, 5.0]), 10).tolist() == [1.0, 2.0, 4.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bits", [10, 16, 31])
+def test_what_is_at_the_end_of_the_range_stays_there(dtype, bits):
+    """Masks hold the least number there is, or infinity: neither may become the other."""
+    ends = torch.tensor([torch.finfo(dtype).min, torch.finfo(dtype).max, torch.inf, -torch.inf])
+    rounded = round_fraction(ends.to(dtype), bits)
+    assert rounded.dtype == dtype
+    assert torch.equal(rounded.isinf(), ends.isinf())
+    assert round_fraction(torch.tensor([torch.nan], dtype=dtype), bits).isnan().all()
+    assert torch.equal(round_fraction(torch.tensor([1.5], dtype=dtype), bits).double(),
+                       torch.tensor([1.5]).double())  # fmt: skip
+
+
 def test_double_precision_keeps_its_type():
     """A module of double precision stays one."""
     rounded = round_fraction(VALUES.double(), 16)

@@ -4,6 +4,7 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from skcompress import load, save
@@ -41,7 +42,8 @@ def test_long_names_and_bytes(net, tmp_path):
     """As long as the file system takes, in whatever type it takes."""
     path = os.fsencode(tmp_path / ("x" * 251 + ".skc"))
     save(net[0], path, net[1])
-    load(path)
+    np.testing.assert_allclose(load(path).predict_proba(net[1]), net[0].predict_proba(net[1]),
+                               atol=1e-6)  # fmt: skip
 
 
 def test_several_threads_write_one_file(net, tmp_path):
