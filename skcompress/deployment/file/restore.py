@@ -1,6 +1,5 @@
 """Put the weights of a file back into a net, to train on."""
 
-import re
 import warnings
 from typing import Any
 
@@ -28,8 +27,6 @@ from .interpreter import Interpreter
 from .layout import Parts
 from .order import alike
 from .steps import STEPS, read_steps
-
-_CONSTANT = re.compile(r"\.|constant\.\d+$")
 
 
 def restore(parts: Parts, estimator: Any) -> Any:
@@ -188,8 +185,8 @@ def _alive(units: Units, parts: Parts) -> Tensor:
 def _fill(module: nn.Module, parts: Parts) -> None:
     """Set the parameters and buffers of a module to those of a file."""
     tensors = _tensors(module)
-    # Constants have names that begin with a dot; an earlier version named them "constant.0".
-    given = {n: t for n, t in parts.tensors.items() if n in tensors or not _CONSTANT.match(n)}
+    # Constants have names that begin with a dot, which none of a module's tensors has.
+    given = {name: t for name, t in parts.tensors.items() if not name.startswith(".")}
     missing, extra = sorted(tensors.keys() - given.keys()), sorted(given.keys() - tensors.keys())
     if missing or extra:
         raise ValueError(

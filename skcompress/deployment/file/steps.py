@@ -172,9 +172,8 @@ def _read_step(i: int, kind: str, params: dict, fitted: dict, tensors: dict) -> 
         check(False, f"step {i} is a {kind} with settings that it does not take ({error})")
     vars(transformer).update({key: _read(key, value) for key, value in fitted.items()})
     for key in arrays:
-        # An earlier version named them as torch may name a parameter.
-        names = [name for name in (f".{i}.{key}", f"steps.{i}.{key}") if name in tensors]
-        setattr(transformer, key, tensors.pop(names[0]).numpy() if names else None)
+        array = tensors.pop(f".{i}.{key}", None)
+        setattr(transformer, key, None if array is None else array.numpy())
     if isinstance(transformer, SimpleImputer):
         transformer.indicator_ = None
     # What stands after it was fitted on arrays, whatever the user has set for other estimators.

@@ -110,7 +110,7 @@ def test_a_net_around_an_instance(tmp_path):
 
 
 class Named(nn.Module):
-    """Has parts with the names that constants and arrays of steps once had in files."""
+    """Has parts with the names that constants and arrays of steps might have had in files."""
 
     def __init__(self):
         super().__init__()
