@@ -10,6 +10,8 @@ from torch import Tensor, nn, optim
 # Optimizers that treat every number alike, whatever tensor it is in.
 ELEMENTWISE = (optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.RMSprop)
 _ALIGNMENT = 64
+# Numbers of a parameter that is left alone: collecting its gradient takes longer than Python does.
+LARGE = 2**15
 
 
 @contextlib.contextmanager
@@ -64,7 +66,7 @@ class JoinedParameters:
 
 
 def _can_join(group: dict[str, Any]) -> bool:
-    members = [p for p in group["params"] if p.requires_grad]
+    members = _members(group)
     return (
         {p.dtype for p in members} in ({torch.float32}, {torch.float64})
         and all(p.device.type == "cpu" and p.is_contiguous() for p in members)
@@ -72,12 +74,16 @@ def _can_join(group: dict[str, Any]) -> bool:
     )
 
 
+def _members(group: dict[str, Any]) -> list[nn.Parameter]:
+    return [p for p in group["params"] if p.requires_grad and p.numel() <= LARGE]
+
+
 class _Vector:
-    """The trainable parameters of one group as a single parameter."""
+    """The trainable parameters of one group, but for large ones, as a single parameter."""
 
     def __init__(self, group: dict[str, Any]) -> None:
-        self.members = [p for p in group["params"] if p.requires_grad]
-        frozen = [p for p in group["params"] if not p.requires_grad]
+        self.members = _members(group)
+        others = [p for p in group["params"] if all(p is not m for m in self.members)]
         # Each begins where an allocated tensor could: matrix products may depend on that.
         unit = _ALIGNMENT // self.members[0].element_size()
         self.sizes = [-(-p.numel() // unit) * unit for p in self.members]
@@ -88,7 +94,7 @@ class _Vector:
         for parameter, piece in zip(self.members, self.pieces, strict=True):
             piece.copy_(parameter.detach())
             parameter.data = piece
-        group["params"] = [self.vector, *frozen]
+        group["params"] = [self.vector, *others]
 
     def _cut(self, vector: Tensor) -> list[Tensor]:
         cuts = zip(vector.split(self.sizes), self.members, strict=True)

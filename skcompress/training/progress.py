@@ -64,14 +64,25 @@ def net_epochs(net: NeuralNet) -> Iterator[None]:
         yield
         return
     with epochs("dense fit", net.max_epochs) as done:
-
-        def on_epoch_end(*args: Any, **kwargs: Any) -> None:
-            type(net).on_epoch_end(net, *args, **kwargs)
-            done()
-
         # Not as a callback: those that the user gave are a parameter.
-        vars(net)["on_epoch_end"] = on_epoch_end
+        vars(net)["on_epoch_end"] = _EpochEnd(net, done)
         try:
             yield
         finally:
             del vars(net)["on_epoch_end"]
+
+
+class _EpochEnd:
+    """In the place of a net's ``on_epoch_end``."""
+
+    def __init__(self, net: NeuralNet, done: Callable[[], None]) -> None:
+        self.net = net
+        self.done = done
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        type(self.net).on_epoch_end(self.net, *args, **kwargs)
+        self.done()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A checkpoint or copy of the net that a callback makes has its own method.
+        return getattr, (self.net, "on_epoch_end")

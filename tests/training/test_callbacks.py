@@ -1,5 +1,7 @@
 """The part that the user's callbacks play: all of it in the dense fit, gradients after it."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -114,6 +116,15 @@ def test_checkpoints_are_of_the_dense_fit(tmp_path):
     for name, weight in estimator.estimator_.module_.state_dict().items():
         assert torch.equal(saved[name], weight)
     assert not torch.equal(saved["layers.0.weight"], state(estimator)["layers.0.weight"])
+
+
+def test_a_checkpoint_pickles_the_net(tmp_path):
+    """What a checkpoint pickles in the middle of a fit is a net like any other."""
+    checkpoint = Checkpoint(dirname=tmp_path, monitor=None, f_pickle="net.pkl")
+    estimator = pruned(with_callbacks(checkpoint)).fit(X, Y)
+    net = pickle.loads((tmp_path / "net.pkl").read_bytes())
+    net.partial_fit(X.astype(np.float32), Y)
+    assert len(net.history) == 2 * len(estimator.estimator_.history_)
 
 
 def test_the_users_callbacks_are_not_touched():

@@ -185,7 +185,7 @@ PREDICTED = {
     "dict": (TwoInputs, {"callbacks": None}, SliceDict(numbers=MANY, tokens=TOKENS), 32),
     "the user's": (MLP, {**WIDE, "iterator_valid__batch_size": 100}, MANY, 100),
     "loader": (MLP, {**WIDE, "iterator_valid__collate_fn": default_collate}, MANY, 1024),
-    "slices": (MLP, WIDE, SliceDataset(Dataset(MANY[:100], None)), 32),
+    "slices": (MLP, WIDE, SliceDataset(Dataset(MANY[:100], None)), 1024),
 }
 
 

@@ -4,18 +4,29 @@ import numpy as np
 import pytest
 import torch
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, GradientNormClipping
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    GradientNormClipping,
+    LRScheduler,
+)
+from skorch.dataset import ValidSplit
 from torch import nn, optim
 
-from skcompress.training.loop import Data, retrain
-from skcompress.training.steps import ShortStep, steps
+from skcompress.training import joined
+from skcompress.training.loop import Data, dense_fit, retrain
+from skcompress.training.steps import ShortStep, fit_steps, steps
 from tests.contract_modules import CNN, MLP, Recurrent, TwoInputs, blobs, line
+from tests.naming import steady
 
 N = 70
 X, Y = blobs(N)
 X = X.astype(np.float32)
 TOKENS = np.random.default_rng(0).integers(0, 10, (N, 5))
 WEIGHTS = np.linspace(0.5, 2, N).astype(np.float32)
+DATA = Data(X, Y)
 
 
 class Noisy(nn.Module):
@@ -125,14 +136,17 @@ CASES = {
 }
 
 
-def make(module, criterion, optimizer, settings, kind=None):
-    """Return an initialized net."""
+def build(module, criterion, optimizer, settings, kind=None):
+    """Return a net that is not initialized."""
     torch.manual_seed(0)
     defaults = {"lr": 0.05, "batch_size": 16, "train_split": None, "verbose": 0}
     kind = KINDS[criterion] if kind is None else kind
-    return kind(
-        module, criterion=criterion, optimizer=optimizer, **defaults | settings
-    ).initialize()
+    return kind(module, criterion=criterion, optimizer=optimizer, **defaults | settings)
+
+
+def make(*args):
+    """Return an initialized net."""
+    return build(*args).initialize()
 
 
 def detour(kind):
@@ -160,8 +174,8 @@ def project(net):
 
 def outcome(net):
     """Return what a training leaves: tensors of module and optimizer, and the generator."""
-    state = net.optimizer_.state_dict()["state"]
-    remembered = [v for s in state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    state = sorted(net.optimizer_.state_dict()["state"].items())
+    remembered = [v for _, s in state for v in s.values() if isinstance(v, torch.Tensor)]
     return [*net.module_.state_dict().values(), *remembered, torch.random.get_rng_state()]
 
 
@@ -285,3 +299,110 @@ def test_parameters_get_their_memory_back():
     assert all(p.untyped_storage().size() == p.nbytes for p in params)
     given = [p for group in net.optimizer_.param_groups for p in group["params"]]
     assert {id(p) for p in given} == {id(p) for p in params}
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "SGD, momentum", "groups", "missing gradients"])
+def test_large_parameters_are_left_alone(name, monkeypatch):
+    """Some of the parameters in a vector and the others by themselves make no difference."""
+    module, criterion, optimizer, rows, settings = CASES[name]
+    nets = []
+    for large in (0, 10, 10**6):
+        monkeypatch.setattr(joined, "LARGE", large)
+        nets.append(make(module, criterion, optimizer, settings))
+        torch.manual_seed(1)
+        retrain(nets[-1], data(rows), epochs=3, lr=None, after_step=project(nets[-1]))
+    assert_identical(nets[0], nets[2])
+    assert_identical(nets[1], nets[2])
+
+
+FITS = {
+    "scheduled": [LRScheduler("StepLR", step_size=1, gamma=0.5)],
+    "scheduled by the batch": [LRScheduler("CyclicLR", base_lr=0.01, max_lr=0.1, step_every="batch",
+                                           cycle_momentum=False)],
+    "stopped early": [EarlyStopping("train_loss", patience=1, threshold=10.0, load_best=True)],
+    "scored": [EpochScoring("accuracy", on_train=True, use_caching=use) for use in (True, False)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "criterion", "optimizer", "rows", "settings"),
+    [
+        *CASES.values(),
+        *[(Noisy, CE, ADAM, "labels", {"callbacks": callbacks}) for callbacks in FITS.values()],
+        (Noisy, CE, SGD, "labels", {**MOMENTUM, "train_split": ValidSplit(4)}),
+        (Noisy, CE, SGD, "weights", {"callbacks": "disable"}),
+    ],
+    ids=[*CASES, *FITS, "validation rows", "no callbacks"],
+)
+def test_a_fit_has_the_same_bits(module, criterion, optimizer, rows, settings):
+    """Weights, the optimizer's memory, draws and all that is written down are the same."""
+    nets = []
+    for kind in (KINDS[criterion], detour(KINDS[criterion])):
+        net = build(module, criterion, optimizer, {**settings, "max_epochs": 3}, kind)
+        nets.append(dense_fit(net, data(rows)))
+        assert "train_step" not in vars(net)
+    assert_identical(*nets)
+    histories = [[{**epoch, "dur": 0} for epoch in net.history] for net in nets]
+    assert histories[0] == histories[1]
+
+
+class Saving(NeuralNetClassifier):
+    def on_epoch_end(self, *args, **kwargs):
+        super().on_epoch_end(*args, **kwargs)
+        self.state_dict_ = self.optimizer_.state_dict()
+
+
+LOOKING = {"looking": Norms(), "class": Norms, "named": ("norms", Norms())}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "short"),
+    [
+        (NeuralNetClassifier, {}, True),
+        (NeuralNetClassifier, {"callbacks": "disable"}, True),
+        (NeuralNetClassifier, {"callbacks": [EarlyStopping]}, True),
+        (NeuralNetClassifier, {"callbacks__print_log": None}, True),
+        (NeuralNetClassifier, {"callbacks__print_log__floatfmt": ".2f"}, True),
+        (NeuralNetClassifier, {"callbacks__print_log": Norms()}, False),
+        *[(NeuralNetClassifier, {"callbacks": [c]}, False) for c in LOOKING.values()],
+        (OwnLoss, {}, True),
+        (OwnTraining, {}, False),
+        (Saving, {}, False),
+        (detour(NeuralNetClassifier), {}, False),
+    ],
+    ids=steady,
+)
+def test_which_fits_have_short_steps(kind, settings, short):
+    """Where anything could look at the optimizer between steps, they are skorch's."""
+    net = build(MLP, CE, ADAM, {**WIDE, **settings}, kind)
+    with fit_steps(net):
+        assert ("train_step" in vars(net)) == short
+    assert "train_step" not in vars(net)
+
+
+def test_a_fit_that_fails_leaves_nothing():
+    """Parameters have memory of their own, and the net its own steps."""
+
+    class Failing(NeuralNetClassifier):
+        calls = 0
+
+        def get_loss(self, *args, **kwargs):
+            self.calls += 1
+            if self.calls > 2:
+                raise RuntimeError("stop here")
+            return super().get_loss(*args, **kwargs)
+
+    net = build(MLP, CE, ADAM, WIDE, Failing)
+    with pytest.raises(RuntimeError, match="stop here"):
+        dense_fit(net, Data(X, Y))
+    assert "train_step" not in vars(net)
+    assert all(p.untyped_storage().size() == p.nbytes for p in net.module_.parameters())
+
+
+def test_a_checkpoint_has_the_optimizers_memory(tmp_path):
+    """What is written while the net trains can be read by skorch."""
+    checkpoint = Checkpoint(dirname=tmp_path, monitor=None)
+    dense_fit(build(MLP, CE, ADAM, {**WIDE, "callbacks": [checkpoint], "max_epochs": 2}), DATA)
+    net = make(MLP, CE, ADAM, WIDE)
+    net.load_params(f_optimizer=tmp_path / "optimizer.pt")
+    assert len(net.optimizer_.state_dict()["state"]) == len(list(net.module_.parameters()))
