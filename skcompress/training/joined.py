@@ -74,7 +74,7 @@ def _can_join(group: dict[str, Any]) -> bool:
     )
 
 
-def _members(group: dict[str, Any]) -> list[nn.Parameter]:
+def _members(group: dict[str, Any]) -> list[Any]:
     return [p for p in group["params"] if p.requires_grad and p.numel() <= LARGE]
 
 

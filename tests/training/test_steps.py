@@ -1,162 +1,32 @@
 """Short steps, against steps through ``train_step``: the same bits everywhere."""
 
-import numpy as np
 import pytest
 import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import (
-    Callback,
-    Checkpoint,
-    EarlyStopping,
-    EpochScoring,
-    GradientNormClipping,
-    LRScheduler,
-)
-from skorch.dataset import ValidSplit
-from torch import nn, optim
+from skorch import NeuralNetClassifier
+from torch import optim
 
 from skcompress.training import joined
-from skcompress.training.loop import Data, dense_fit, retrain
-from skcompress.training.steps import ShortStep, fit_steps, steps
-from tests.contract_modules import CNN, MLP, Recurrent, TwoInputs, blobs, line
-from tests.naming import steady
-
-N = 70
-X, Y = blobs(N)
-X = X.astype(np.float32)
-TOKENS = np.random.default_rng(0).integers(0, 10, (N, 5))
-WEIGHTS = np.linspace(0.5, 2, N).astype(np.float32)
-DATA = Data(X, Y)
-
-
-class Noisy(nn.Module):
-    """Dropout and batch statistics."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(4, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Dropout(0.3), nn.Linear(7, 3)
-        )
-
-    def forward(self, X):
-        return self.layers(X)
-
-
-class Fickle(nn.Module):
-    """One layer is used in every second step only, and one never."""
-
-    def __init__(self):
-        super().__init__()
-        self.always, self.often = nn.Linear(4, 3), nn.Linear(4, 3)
-        self.never = nn.Linear(4, 3)
-        self.calls = 0
-
-    def forward(self, X):
-        self.calls += 1
-        return self.always(X) + (self.often(X) if self.calls % 2 else 0)
-
-
-class SparseTokens(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(10, 4, sparse=True)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, X):
-        return self.head(self.embedding(X).mean(1))
-
-
-class Norms(Callback):
-    """Look at the gradients."""
-
-    def on_grad_computed(self, net, named_parameters, **kwargs):
-        self.norms_ = [p.grad.norm().item() for _, p in named_parameters]
-
-
-def data(name):
-    """Return rows of one kind."""
-    return {
-        "labels": Data(X, Y),
-        "weights": Data(X, Y, WEIGHTS),
-        "binary": Data(X, (Y > 0).astype(np.float32)),
-        "numbers": Data(line(N)[0], line(N)[1][:, None]),
-        "images": Data(np.random.default_rng(0).normal(size=(N, 1, 8, 8)).astype(np.float32), Y),
-        "sequences": Data(X.reshape(N, 2, 2), Y),
-        "tokens": Data(TOKENS, Y),
-        "dict": Data({"numbers": X, "tokens": TOKENS}, Y),
-        "weighted dict": Data({"numbers": X, "tokens": TOKENS}, Y, WEIGHTS),
-    }[name]
-
-
-CE, ADAM, SGD = nn.CrossEntropyLoss, optim.Adam, optim.SGD
-KINDS = {
-    CE: NeuralNetClassifier,
-    nn.NLLLoss: NeuralNetClassifier,
-    nn.BCEWithLogitsLoss: NeuralNetBinaryClassifier,
-    nn.MSELoss: NeuralNetRegressor,
-}
-WIDE = {"module__n_inputs": 4, "module__n_outputs": 3}
-ONE = {"module__n_inputs": 4, "module__n_outputs": 1}
-DOUBLE = {**ONE, "module__dtype": torch.float64}
-MOMENTUM = {"optimizer__momentum": 0.9, "optimizer__weight_decay": 1e-3}
-GROUPS = {"optimizer__param_groups": [("*.bias", {"lr": 0.001})]}
-# Module, criterion, optimizer, rows, settings.
-CASES = {
-    "Adam": (MLP, CE, ADAM, "labels", WIDE),
-    "Adam, decay": (MLP, CE, ADAM, "labels", {**WIDE, "optimizer__weight_decay": 0.01}),
-    "Adam, amsgrad": (MLP, CE, ADAM, "labels", {**WIDE, "optimizer__amsgrad": True}),
-    "AdamW": (MLP, CE, optim.AdamW, "labels", WIDE),
-    "NAdam": (MLP, CE, optim.NAdam, "labels", WIDE),
-    "RAdam": (MLP, CE, optim.RAdam, "labels", WIDE),
-    "RMSprop": (MLP, CE, optim.RMSprop, "labels", {**WIDE, "optimizer__momentum": 0.5}),
-    "Adagrad": (MLP, CE, optim.Adagrad, "labels", WIDE),
-    "Adam, fused": (MLP, CE, ADAM, "labels", {**WIDE, "optimizer__fused": True}),
-    "Adam, foreach": (MLP, CE, ADAM, "labels", {**WIDE, "optimizer__foreach": True}),
-    "LBFGS": (MLP, CE, optim.LBFGS, "labels", {**WIDE, "optimizer__max_iter": 2}),
-    "SGD": (MLP, CE, SGD, "labels", WIDE),
-    "SGD, momentum": (MLP, CE, SGD, "labels", {**WIDE, **MOMENTUM}),
-    "SGD, Nesterov": (MLP, CE, SGD, "labels", WIDE | MOMENTUM | {"optimizer__nesterov": True}),
-    "groups": (MLP, CE, ADAM, "labels", {**WIDE, **GROUPS}),
-    "NLLLoss": (MLP, nn.NLLLoss, ADAM, "labels", {**WIDE, "module__softmax": True}),
-    "binary": (MLP, nn.BCEWithLogitsLoss, ADAM, "binary", ONE),
-    "float64": (MLP, nn.MSELoss, ADAM, "numbers", DOUBLE),
-    "dropout, BatchNorm": (Noisy, CE, ADAM, "labels", {}),
-    "dropout, weights": (Noisy, CE, SGD, "weights", MOMENTUM),
-    "weights": (MLP, CE, ADAM, "weights", WIDE),
-    "images": (CNN, CE, ADAM, "images", {}),
-    "sequences": (Recurrent, CE, ADAM, "sequences", {}),
-    "dict": (TwoInputs, CE, ADAM, "dict", {}),
-    "weighted dict": (TwoInputs, CE, ADAM, "weighted dict", {}),
-    "missing gradients": (Fickle, CE, ADAM, "labels", {"optimizer__weight_decay": 0.1}),
-    "missing, momentum": (Fickle, CE, SGD, "labels", MOMENTUM),
-    "sparse": (SparseTokens, CE, SGD, "tokens", {}),
-    "clipping": (MLP, CE, ADAM, "labels", {**WIDE, "callbacks": [GradientNormClipping(0.1)]}),
-    "looking": (MLP, CE, ADAM, "labels", {**WIDE, "callbacks": [Norms]}),
-    "shuffled": (MLP, CE, ADAM, "labels", {**WIDE, "iterator_train__shuffle": True}),
-}
-
-
-def build(module, criterion, optimizer, settings, kind=None):
-    """Return a net that is not initialized."""
-    torch.manual_seed(0)
-    defaults = {"lr": 0.05, "batch_size": 16, "train_split": None, "verbose": 0}
-    kind = KINDS[criterion] if kind is None else kind
-    return kind(module, criterion=criterion, optimizer=optimizer, **defaults | settings)
-
-
-def make(*args):
-    """Return an initialized net."""
-    return build(*args).initialize()
-
-
-def detour(kind):
-    """Return a kind of net whose steps go through a ``train_step`` of its own."""
-
-    class Detour(kind):
-        def train_step(self, *args, **kwargs):
-            return super().train_step(*args, **kwargs)
-
-    return Detour
+from skcompress.training.loop import Data, retrain
+from skcompress.training.steps import ShortStep, steps
+from tests.contract_modules import MLP
+from tests.training.step_cases import (
+    ADAM,
+    CASES,
+    CE,
+    GROUPS,
+    KINDS,
+    SGD,
+    WIDE,
+    N,
+    OwnLoss,
+    OwnTraining,
+    X,
+    Y,
+    assert_identical,
+    data,
+    detour,
+    make,
+)
 
 
 def project(net):
@@ -170,20 +40,6 @@ def project(net):
             net._set_training(False)
 
     return after_step
-
-
-def outcome(net):
-    """Return what a training leaves: tensors of module and optimizer, and the generator."""
-    state = sorted(net.optimizer_.state_dict()["state"].items())
-    remembered = [v for _, s in state for v in s.values() if isinstance(v, torch.Tensor)]
-    return [*net.module_.state_dict().values(), *remembered, torch.random.get_rng_state()]
-
-
-def assert_identical(first, second):
-    """Compare two nets after training."""
-    assert len(outcome(first)) == len(outcome(second))
-    for pair in zip(outcome(first), outcome(second), strict=True):
-        assert torch.equal(*pair)
 
 
 @pytest.mark.parametrize(
@@ -248,16 +104,6 @@ def test_without_gradients_outside():
     assert not torch.equal(net.module_.layers[0].weight, before)
 
 
-class OwnLoss(NeuralNetClassifier):
-    def get_loss(self, *args, **kwargs):
-        return 2 * super().get_loss(*args, **kwargs)
-
-
-class OwnTraining(NeuralNetClassifier):
-    def _set_training(self, training=True):
-        super()._set_training(False)
-
-
 @pytest.mark.parametrize(
     ("kind", "settings", "short"),
     [
@@ -313,96 +159,3 @@ def test_large_parameters_are_left_alone(name, monkeypatch):
         retrain(nets[-1], data(rows), epochs=3, lr=None, after_step=project(nets[-1]))
     assert_identical(nets[0], nets[2])
     assert_identical(nets[1], nets[2])
-
-
-FITS = {
-    "scheduled": [LRScheduler("StepLR", step_size=1, gamma=0.5)],
-    "scheduled by the batch": [LRScheduler("CyclicLR", base_lr=0.01, max_lr=0.1, step_every="batch",
-                                           cycle_momentum=False)],
-    "stopped early": [EarlyStopping("train_loss", patience=1, threshold=10.0, load_best=True)],
-    "scored": [EpochScoring("accuracy", on_train=True, use_caching=use) for use in (True, False)],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("module", "criterion", "optimizer", "rows", "settings"),
-    [
-        *CASES.values(),
-        *[(Noisy, CE, ADAM, "labels", {"callbacks": callbacks}) for callbacks in FITS.values()],
-        (Noisy, CE, SGD, "labels", {**MOMENTUM, "train_split": ValidSplit(4)}),
-        (Noisy, CE, SGD, "weights", {"callbacks": "disable"}),
-    ],
-    ids=[*CASES, *FITS, "validation rows", "no callbacks"],
-)
-def test_a_fit_has_the_same_bits(module, criterion, optimizer, rows, settings):
-    """Weights, the optimizer's memory, draws and all that is written down are the same."""
-    nets = []
-    for kind in (KINDS[criterion], detour(KINDS[criterion])):
-        net = build(module, criterion, optimizer, {**settings, "max_epochs": 3}, kind)
-        nets.append(dense_fit(net, data(rows)))
-        assert "train_step" not in vars(net)
-    assert_identical(*nets)
-    histories = [[{**epoch, "dur": 0} for epoch in net.history] for net in nets]
-    assert histories[0] == histories[1]
-
-
-class Saving(NeuralNetClassifier):
-    def on_epoch_end(self, *args, **kwargs):
-        super().on_epoch_end(*args, **kwargs)
-        self.state_dict_ = self.optimizer_.state_dict()
-
-
-LOOKING = {"looking": Norms(), "class": Norms, "named": ("norms", Norms())}
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "short"),
-    [
-        (NeuralNetClassifier, {}, True),
-        (NeuralNetClassifier, {"callbacks": "disable"}, True),
-        (NeuralNetClassifier, {"callbacks": [EarlyStopping]}, True),
-        (NeuralNetClassifier, {"callbacks__print_log": None}, True),
-        (NeuralNetClassifier, {"callbacks__print_log__floatfmt": ".2f"}, True),
-        (NeuralNetClassifier, {"callbacks__print_log": Norms()}, False),
-        *[(NeuralNetClassifier, {"callbacks": [c]}, False) for c in LOOKING.values()],
-        (OwnLoss, {}, True),
-        (OwnTraining, {}, False),
-        (Saving, {}, False),
-        (detour(NeuralNetClassifier), {}, False),
-    ],
-    ids=steady,
-)
-def test_which_fits_have_short_steps(kind, settings, short):
-    """Where anything could look at the optimizer between steps, they are skorch's."""
-    net = build(MLP, CE, ADAM, {**WIDE, **settings}, kind)
-    with fit_steps(net):
-        assert ("train_step" in vars(net)) == short
-    assert "train_step" not in vars(net)
-
-
-def test_a_fit_that_fails_leaves_nothing():
-    """Parameters have memory of their own, and the net its own steps."""
-
-    class Failing(NeuralNetClassifier):
-        calls = 0
-
-        def get_loss(self, *args, **kwargs):
-            self.calls += 1
-            if self.calls > 2:
-                raise RuntimeError("stop here")
-            return super().get_loss(*args, **kwargs)
-
-    net = build(MLP, CE, ADAM, WIDE, Failing)
-    with pytest.raises(RuntimeError, match="stop here"):
-        dense_fit(net, Data(X, Y))
-    assert "train_step" not in vars(net)
-    assert all(p.untyped_storage().size() == p.nbytes for p in net.module_.parameters())
-
-
-def test_a_checkpoint_has_the_optimizers_memory(tmp_path):
-    """What is written while the net trains can be read by skorch."""
-    checkpoint = Checkpoint(dirname=tmp_path, monitor=None)
-    dense_fit(build(MLP, CE, ADAM, {**WIDE, "callbacks": [checkpoint], "max_epochs": 2}), DATA)
-    net = make(MLP, CE, ADAM, WIDE)
-    net.load_params(f_optimizer=tmp_path / "optimizer.pt")
-    assert len(net.optimizer_.state_dict()["state"]) == len(list(net.module_.parameters()))
