@@ -154,7 +154,7 @@ def _by_layer(scores: Scores, fraction: float, at_most: int | None) -> Masks:
     for name, score in scores.items():
         removed = min(round(fraction * score.numel()), score.numel() - 1)
         masks |= _lowest({name: score}, removed)
-    if at_most is None or sum(int(mask.sum()) for mask in masks.values()) <= at_most:
+    if at_most is None or sum(count(mask) for mask in masks.values()) <= at_most:
         return masks
     kept = {name: torch.where(masks[name], score, -1.0) for name, score in scores.items()}
     total = sum(score.numel() for score in scores.values())
@@ -165,19 +165,26 @@ def _globally(scores: Scores, removed: int, floor: float = FLOOR) -> Masks:
     """Remove the lowest of all layers together, but leave each layer its floor."""
     total = sum(score.numel() for score in scores.values())
     density = 1 - removed / total
+    floors = {n: max(1, int(floor * density * s.numel())) for n, s in scores.items()}
+    masks = _lowest(scores, removed)
+    if all(count(masks[name]) >= least for name, least in floors.items()):
+        return masks
     # What is already gone counts for no floor.
-    left = {n: max(1, int((s >= 0).sum())) for n, s in scores.items()}
-    floors = {n: min(left[n], max(1, int(floor * density * s.numel()))) for n, s in scores.items()}
+    floors = {n: min(least, max(1, count(scores[n] >= 0))) for n, least in floors.items()}
     if sum(floors.values()) > total - removed:
         floors = dict.fromkeys(floors, 1)
-    masks = _lowest(scores, removed)
-    if all(masks[name].count_nonzero() >= least for name, least in floors.items()):
+    if all(count(masks[name]) >= least for name, least in floors.items()):
         return masks
     protected = {}
     for name, score in scores.items():
         top = score.flatten().topk(floors[name]).indices
         protected[name] = score.flatten().index_fill(0, top, torch.inf).view_as(score)
     return _lowest(protected, removed)
+
+
+def count(mask: Tensor) -> int:
+    """Count what a mask keeps, several times faster than torch does."""
+    return int(np.count_nonzero(mask.cpu().numpy()))
 
 
 def _lowest(scores: Scores, removed: int) -> Masks:

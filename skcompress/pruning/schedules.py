@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import torch
 from skorch import NeuralNet
-from torch import Tensor, nn
+from torch import nn
 
 from ..layers import weight_matrices
 from ..training.loop import Data
-from .budgets import Masks
+from .budgets import Masks, count
 from .criteria import Criterion, as_function, score
 from .granularity import Choose
 from .running import follow
@@ -190,11 +190,11 @@ SCHEDULES: dict[str, Callable[[Pruner, int], Callable[[float], None]]] = {
 
 def zero_fraction(module: nn.Module, n_weights: int) -> float:
     """Fraction of `n_weights` that are zero in a module or gone from it, for whatever reason."""
-    left = sum(int(weight.count_nonzero()) for weight in weight_matrices(module).values())
+    left = sum(count(weight.detach() != 0) for weight in weight_matrices(module).values())
     return 1 - left / n_weights
 
 
 def masked_fraction(masks: Masks, n_weights: int) -> float:
     """Fraction of `n_weights` that masks do not keep."""
-    kept = sum(int(Tensor.sum(mask)) for mask in masks.values())
+    kept = sum(count(mask) for mask in masks.values())
     return 1 - kept / n_weights

@@ -1,6 +1,7 @@
 """Entries of the cache: tensors, and facts in JSON, in one file of the safetensors format."""
 
 import dataclasses
+import hashlib
 import importlib
 import json
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .keys import UncacheableError, digest
+from .keys import UncacheableError, array_digest
 
 
 class DamagedEntryError(Exception):
@@ -153,7 +154,7 @@ _CODECS: dict[str, tuple[Callable, Callable, Callable]] = {
 def to_bytes(entry: Entry) -> bytes:
     """Write an entry and its checksum."""
     facts = json.dumps(entry.facts)
-    checksum = digest(facts, _sorted(entry.tensors))
+    checksum = _checksum(facts, entry.tensors)
     try:
         return save(entry.tensors, {"facts": facts, "checksum": checksum})
     except (KeyError, ValueError) as error:  # a type that the format does not know
@@ -175,7 +176,7 @@ def read(path: Path) -> Entry | None:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         tensors = load(data)
-        intact = digest(header["facts"], _sorted(tensors)) == header["checksum"]
+        intact = _checksum(header["facts"], tensors) == header["checksum"]
         facts = json.loads(header["facts"])
     except Exception as error:  # damage takes any form
         raise DamagedEntryError(str(error)) from error
@@ -184,5 +185,10 @@ def read(path: Path) -> Entry | None:
     return Entry(facts, tensors)
 
 
-def _sorted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return dict(sorted(tensors.items()))
+def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
+    parts = [facts]
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        data = array_digest(tensor.flatten().view(torch.uint8).numpy())
+        parts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {data}")
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=20).hexdigest()
