@@ -254,7 +254,7 @@ def test_values_that_look_alike():
     assert digest(frame) == digest(frame.copy()) != digest(frame.rename(columns={"a": "c"}))
 
 
-@pytest.mark.parametrize("n_bytes", [10, CHUNK, 3 * CHUNK + 5])
+@pytest.mark.parametrize("n_bytes", [10, CHUNK, 3 * CHUNK + 5, 3 * CHUNK + 1000])
 def test_every_byte_of_an_array_counts(n_bytes):
     """A change anywhere is another digest, and so are two that cancel in a sum."""
     array = np.random.default_rng(0).integers(0, 256, n_bytes, dtype=np.uint8)
