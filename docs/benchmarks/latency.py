@@ -4,8 +4,8 @@
     python docs/benchmarks/latency.py --report   # writes latency.md from latency.csv
     python docs/benchmarks/latency.py --trial    # few rows, epochs and repeats; prints, writes none
 
-One thread. Each round calls every candidate in turn, beginning with another one each time, so that
-what else runs on the machine disturbs all of them alike. A deployed net is called as an estimator,
+One thread. Each round calls every candidate, in a random order, so that what else runs on the
+machine disturbs all of them alike, and none always comes after the same other one. A deployed net is called as an estimator,
 checks included; the peers are called as they are, with inputs that are checked and converted
 beforehand.
 """
@@ -184,10 +184,10 @@ def timed(calls, X, n_rounds):
     times = {name: [] for name in calls}
     for call in calls.values():
         call(X), call(X)
-    names = list(calls)
-    for i in range(n_rounds):
-        # In another order each time: whoever follows torch finds the caches as it left them.
-        for name in (names[(i + j) % len(names)] for j in range(len(names))):
+    # Whoever comes after torch finds caches and clock as it left them.
+    rng = np.random.default_rng(0)
+    for _ in range(n_rounds):
+        for name in rng.permutation(list(calls)):
             call = calls[name]
             call(X)
             start = time.perf_counter()

@@ -15,8 +15,10 @@ FORMS = (
     "fp32",
     "int8 dynamic",
     "int8 static",
+    "int8 linear",
     "fp32 padded",
     "int8 dynamic padded",
+    "int8 linear padded",
     "int8 as fitted",
 )
 

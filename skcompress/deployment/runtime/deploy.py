@@ -43,12 +43,12 @@ def deploy(
     """Return a fitted predictor on onnxruntime, in the form that is fastest on this machine.
 
     Tried are floating point ("fp32"), 8-bit integers with ranges that each row gives ("int8
-    dynamic", one row at a time) or that `X` gave ("int8 static"), and, where ``QuantizedNet``
-    rounds activations, its own integers ("int8 as fitted"). Convolutions whose channels are no
-    multiple of 16, as after the removal of some, are also tried with channels of zeros added
-    ("fp32 padded", "int8 dynamic padded"), for which onnxruntime has a faster way. Those whose
-    predictions for `X` stay within the tolerance are timed in turns, and the fastest one is kept:
-    by the geometric mean over the batch sizes.
+    dynamic", one row at a time) or that `X` gave ("int8 static"; beside convolutions also in linear
+    layers alone, "int8 linear"), and, where ``QuantizedNet`` rounds activations, its own integers
+    ("int8 as fitted"). Convolutions whose channels are no multiple of 16, as after the removal of
+    some, are also tried with channels of zeros added (names that end in "padded"), for which
+    onnxruntime has a faster way. Those whose predictions for `X` stay within the tolerance are
+    timed in turns, and the fastest one is kept: by the geometric mean over the batch sizes.
 
     Parameters
     ----------

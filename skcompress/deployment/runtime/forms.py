@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,14 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from .linear import with_ranges
 from .padding import pad_channels
 
 # Rows that the ranges of activations are measured on.
 CALIBRATION_ROWS = 512
 STATIC = ("Conv", "Gemm", "MatMul", "Relu", "MaxPool", "Add", "Mul", "AveragePool", "Concat")
-DYNAMIC = ("Gemm", "MatMul", "LSTM")
+LINEAR = ("Gemm", "MatMul")
+DYNAMIC = (*LINEAR, "LSTM")
 
 
 class Rows(CalibrationDataReader):
@@ -50,32 +52,50 @@ def forms(
     """
     makers = {
         "fp32": lambda: plain,
-        "int8 dynamic": lambda: _quantized(plain, None),
-        "int8 static": lambda: _quantized(plain, feed),
+        "int8 dynamic": lambda: _dynamic(plain, DYNAMIC),
+        "int8 static": lambda: _static(plain, feed),
     }
+    if any(node.op_type == "Conv" for node in plain.graph.node):
+        makers["int8 linear"] = lambda: _linear(plain, feed)
     padded = pad_channels(plain)
     if padded is not None:
         makers["fp32 padded"] = lambda: padded
-        makers["int8 dynamic padded"] = lambda: _quantized(padded, None)
+        makers["int8 dynamic padded"] = lambda: _dynamic(padded, DYNAMIC)
+        makers["int8 linear padded"] = lambda: _linear(padded, feed)
     return makers
 
 
-def _quantized(model: onnx.ModelProto, feed: Mapping[str, np.ndarray] | None) -> onnx.ModelProto:
-    """Quantize a graph by onnxruntime: with ranges from rows, or with those of each batch."""
+def _linear(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    return with_ranges(_dynamic(model, LINEAR), next(Rows(feed).batches))
+
+
+def _dynamic(model: onnx.ModelProto, operations: Sequence[str]) -> onnx.ModelProto:
+    """Quantize operations by onnxruntime, with ranges of each batch."""
+    settings = {"op_types_to_quantize": list(operations), "per_channel": True}
+    return _through_files(
+        model, lambda *paths: quantize_dynamic(*paths, weight_type=QuantType.QInt8, **settings)
+    )
+
+
+def _static(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """Quantize a graph by onnxruntime, with ranges from rows."""
+    return _through_files(
+        model,
+        lambda *paths: quantize_static(
+            *paths, Rows(feed), quant_format=QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=list(STATIC), activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        ),
+    )  # fmt: skip
+
+
+def _through_files(
+    model: onnx.ModelProto, convert: Callable[[Path, Path], None]
+) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         onnx.save(model, before)
-        if feed is None:
-            quantize_dynamic(
-                before, after, op_types_to_quantize=list(DYNAMIC), per_channel=True,
-                weight_type=QuantType.QInt8,
-            )  # fmt: skip
-        else:
-            quantize_static(
-                before, after, Rows(feed), quant_format=QuantFormat.QDQ, per_channel=True,
-                op_types_to_quantize=list(STATIC), activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )  # fmt: skip
+        convert(before, after)
         return onnx.load(after)
 
 
