@@ -5,9 +5,9 @@
     python docs/benchmarks/latency.py --trial    # few rows, epochs and repeats; prints, writes none
 
 One thread. Each round calls every candidate, in a random order, so that what else runs on the
-machine disturbs all of them alike, and none always comes after the same other one. A deployed net is called as an estimator,
-checks included; the peers are called as they are, with inputs that are checked and converted
-beforehand.
+machine disturbs all of them alike, and none always comes after the same other one. A deployed net
+is called as an estimator, checks included; the peers are called as they are, with inputs that are
+checked and converted beforehand.
 """
 
 import argparse
@@ -236,7 +236,7 @@ def report(records):
     lines = [
         "# Latency\n",
         "Ratios to skorch's `predict_proba` on the dense net, one thread: medians and quartiles"
-        " over rounds in which all candidates take turns; beside them, those of the very graph that"
+        " over rounds of all candidates in a random order; beside them, those of the very graph that"
         " our estimator runs, called through onnxruntime alone, without checks. Points lost are"
         " against the same dense net. `docs/benchmarks/latency.py` prints them.\n",
         f"| net | compression | form | batch | ratio | quartiles | {GRAPH} | to reach |"
