@@ -236,9 +236,9 @@ def report(records):
     lines = [
         "# Latency\n",
         "Ratios to skorch's `predict_proba` on the dense net, one thread: medians and quartiles"
-        " over rounds of all candidates in a random order; beside them, those of the very graph that"
-        " our estimator runs, called through onnxruntime alone, without checks. Points lost are"
-        " against the same dense net. `docs/benchmarks/latency.py` prints them.\n",
+        " over rounds of all candidates in a random order; beside them, those of the very graph"
+        " that our estimator runs, called through onnxruntime alone, without checks. Points lost"
+        " are against the same dense net. `docs/benchmarks/latency.py` prints them.\n",
         f"| net | compression | form | batch | ratio | quartiles | {GRAPH} | to reach |"
         " points lost |",
         "|---|---|---|---|---|---|---|---|---|",
