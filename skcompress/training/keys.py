@@ -115,9 +115,9 @@ class _Description:
     def __init__(self, known: Known) -> None:
         self.words: list[bytes] = []
         self.known = known
-        # Objects that contain the one that is written now, and tensors, which may be shared.
-        self.path: list[Any] = []
-        self.tensors: list[Tensor] = []
+        # Objects that contain the one that is written now, and tensors, which may be shared; by id.
+        self.path: dict[int, int] = {}
+        self.tensors: dict[int, tuple[int, Tensor]] = {}
         # Classes and functions, which may call each other, and modules whose files are written.
         self.code: dict[int, tuple[int, Any]] = {}
         self.files: set[str] = set()
@@ -144,11 +144,11 @@ class _Description:
 
     def add_nested(self, value: Any) -> None:
         """Write what contains other values, and may contain itself."""
-        for depth, outer in enumerate(reversed(self.path)):
-            if outer is value:
-                self.write("contained in", str(depth))
-                return
-        self.path.append(value)
+        depth = len(self.path)
+        if id(value) in self.path:
+            self.write("contained in", str(depth - 1 - self.path[id(value)]))
+            return
+        self.path[id(value)] = depth
         if isinstance(value, ReferenceType):
             self.write("weak reference")
             self.add(value())
@@ -164,7 +164,7 @@ class _Description:
             self.add_estimator(value)
         else:
             self.add_parts(value)
-        self.path.pop()
+        del self.path[id(value)]
 
     def of_array(self, array: np.ndarray) -> str:
         if id(array) not in self.known:
@@ -172,11 +172,10 @@ class _Description:
         return self.known[id(array)][1]
 
     def add_tensor(self, tensor: Tensor) -> None:
-        for number, other in enumerate(self.tensors):
-            if other is tensor:
-                self.write("shared tensor", str(number))
-                return
-        self.tensors.append(tensor)
+        if id(tensor) in self.tensors:
+            self.write("shared tensor", str(self.tensors[id(tensor)][0]))
+            return
+        self.tensors[id(tensor)] = len(self.tensors), tensor
         self.write("tensor", type(tensor).__name__, str(tensor.dtype), str(tensor.requires_grad))
         if torch.nn.parameter.is_lazy(tensor):
             return
