@@ -54,7 +54,7 @@ def write_parts(about: dict[str, Any], entries: list[Entry]) -> bytes:
     """Write a description and tensors down."""
     streams = Streams(primed_coder())
     about = about | {"tensors": [_described(entry) for entry in entries]}
-    text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
+    text = _as_text(about)
     code_length(streams.coder, len(text))
     if streams.coder.bit(int(len(text) > MAX_ADAPTIVE_TEXT), [_FLAG], _FLAG):
         streams.past(text, len(text))
@@ -71,6 +71,25 @@ def write_parts(about: dict[str, Any], entries: list[Entry]) -> bytes:
     coded = streams.coder.finish()
     bulk = compress(bytes(streams.bulk)) if streams.bulk else b""
     return _length_bytes(len(coded)) + coded + bulk
+
+
+def _as_text(about: dict[str, Any]) -> bytes:
+    """Write a description as JSON, which is no longer than what will be read."""
+    try:
+        text = json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            "A label or name has a character that cannot be written,"
+            f" {error.object[error.start]!r}: {error.reason}. Give the classes or columns other"
+            " names."
+        ) from error
+    n_tensors = len(about["tensors"])
+    if len(text) > _LONGEST_TEXT or n_tensors > MAX_TENSORS:
+        raise ValueError(
+            f"The net has {n_tensors} tensors and a description of {len(text)} bytes; a file holds"
+            f" at most {MAX_TENSORS} and {_LONGEST_TEXT}."
+        )
+    return text
 
 
 def read_parts(body: bytes, max_bytes: int) -> Parts:

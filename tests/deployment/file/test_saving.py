@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from skcompress import load, save
-from skcompress.deployment.file import artifact
+from skcompress import PrunedNet, load, save
+from skcompress.deployment.file import artifact, layout
 from tests.pruning_modules import classification, classifier
 
 
@@ -77,3 +77,22 @@ def test_what_was_there_stays_when_writing_fails(net, tmp_path, monkeypatch):
         save(net[0], path, net[1])
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_labels_that_no_file_can_hold(tmp_path):
+    """A lone surrogate, such as Python makes of bytes that are no text."""
+    X, y = classification()
+    labels = np.array(["a", "b\udcff", "c"], dtype=object)[y]
+    pruned = PrunedNet(classifier(max_epochs=1), retrain_epochs=1).fit(X, labels)
+    with pytest.raises(ValueError, match=r"cannot be written, .*udcff.*other names"):
+        save(pruned, tmp_path / "net.skc")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("limit", ["MAX_TENSORS", "_LONGEST_TEXT"])
+def test_more_than_would_be_read(net, tmp_path, monkeypatch, limit):
+    """What load refuses is not written in the first place."""
+    monkeypatch.setattr(layout, limit, 1)
+    with pytest.raises(ValueError, match=r"tensors .* a file holds at most"):
+        save(net[0], tmp_path / "net.skc", net[1])
+    assert not list(tmp_path.iterdir())
