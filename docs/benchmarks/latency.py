@@ -1,6 +1,7 @@
 """Latency of deployed nets, as ratios to skorch's predict_proba on the dense net.
 
     python docs/benchmarks/latency.py            # measures, writes latency.csv and latency.md
+    python docs/benchmarks/latency.py --only LSTM  # one net anew, the others as they were
     python docs/benchmarks/latency.py --report   # writes latency.md from latency.csv
     python docs/benchmarks/latency.py --trial    # few rows, epochs and repeats; prints, writes none
 
@@ -255,8 +256,13 @@ def report(records):
     lines += ["\nPeers on the dense net:\n", "| net | batch | " + " | ".join(table) + " |"]
     lines += ["|" + "---|" * (2 + len(table.columns))]
     for (net, batch), row in table.iterrows():
-        lines += [f"| {net} | {batch} | " + " | ".join(f"{v:.2f}" for v in row) + " |"]
+        lines += [f"| {net} | {batch} | " + " | ".join(map(_ratio, row)) + " |"]
     return "\n".join(lines) + "\n"
+
+
+def _ratio(value):
+    """Write a ratio; a peer need not have a form for every net."""
+    return "-" if np.isnan(value) else f"{value:.2f}"
 
 
 def main():
@@ -274,6 +280,9 @@ def main():
         if args.trial:
             print(report(records))
             return
+        if args.only:
+            before = pd.read_csv(HERE / "latency.csv")
+            records = pd.concat([before[~before.net.isin(records.net)], records])
         records.to_csv(HERE / "latency.csv", index=False)
     (HERE / "latency.md").write_text(report(pd.read_csv(HERE / "latency.csv")))
 
