@@ -17,7 +17,6 @@ import torch
 from sklearn.base import clone
 from skorch import NeuralNet
 
-from .draws import WithoutDraws
 from .entries import Entry, to_bytes
 from .fitted import changed_params, check_same, pack_net, unpack_net
 from .folder import CacheFolder, as_folder
@@ -196,20 +195,12 @@ def _pack_dense(net: NeuralNet, blank: NeuralNet, seed: int) -> Entry:
     params = changed_params(net, blank)
     base = _initialized(clone(blank), params, seed)
     entry.facts = {"params": entry.encode(params), "net": pack_net(entry, net, base)}
-    entry.facts["drawn"] = False
-    try:
-        check_same(net, _unpack_dense(clone(blank), entry, seed))
-    except Exception:  # whatever a module makes of weights that are zero
-        entry.facts["drawn"] = True
-        check_same(net, _unpack_dense(blank, entry, seed))
+    check_same(net, _unpack_dense(blank, entry, seed))
     return entry
 
 
 def _unpack_dense(net: NeuralNet, entry: Entry, seed: int) -> NeuralNet:
-    params = entry.decode(entry.facts["params"])
-    # What a module draws while it is built may be in its attributes, but seldom is.
-    with contextlib.nullcontext() if entry.facts["drawn"] else WithoutDraws():
-        _initialized(net, params, seed)
+    _initialized(net, entry.decode(entry.facts["params"]), seed)
     unpack_net(entry, entry.facts["net"], net, {})
     return net
 
@@ -217,6 +208,7 @@ def _unpack_dense(net: NeuralNet, entry: Entry, seed: int) -> NeuralNet:
 def _initialized(net: NeuralNet, params: dict[str, Any], seed: int) -> NeuralNet:
     """Initialize a net as its training did, with the widths that the data gave it."""
     vars(net).update(params)
+    # What a module draws while it is built may be in its attributes.
     seed_generators(seed)
     return net.initialize()
 

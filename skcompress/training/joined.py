@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
+from torch.nn.parameter import is_lazy
 
 # Optimizers that treat every number alike, whatever tensor it is in.
 ELEMENTWISE = (optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.RMSprop)
-_ALIGNMENT = 64
-# Numbers of a parameter that is left alone: collecting its gradient takes longer than Python does.
+# Numbers of a parameter that is left alone: copying it takes longer than Python does.
 LARGE = 2**15
 
 
 @contextlib.contextmanager
 def joined(optimizer: optim.Optimizer) -> Iterator["JoinedParameters"]:
-    """Join the parameters of an optimizer inside, and give each its own memory again."""
+    """Join the parameters of an optimizer inside, and divide what it remembers on the way out."""
     parameters = JoinedParameters(optimizer)
     try:
         yield parameters
@@ -25,10 +25,11 @@ def joined(optimizer: optim.Optimizer) -> Iterator["JoinedParameters"]:
 
 
 class JoinedParameters:
-    """Parameters laid end to end, one vector for each group, for an optimizer to update at once.
+    """Copies of parameters end to end, one vector for each group, for an optimizer to update.
 
-    An optimizer spends most of its time in Python, for each operation on each tensor. The module
-    goes on using its own parameters, which are views of the vector meanwhile.
+    An optimizer spends most of its time in Python, for each operation on each tensor. Parameters
+    are copied there and back in each step, so that those that share memory with others go on
+    sharing it.
 
     Parameters
     ----------
@@ -38,35 +39,51 @@ class JoinedParameters:
 
     def __init__(self, optimizer: optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self._given = [(group, list(group["params"])) for group in optimizer.param_groups]
-        self._vectors = [_Vector(group) for group in optimizer.param_groups if _can_join(group)]
+        groups = optimizer.param_groups if _is_fresh(optimizer) else []
+        self._vectors = [_Vector(group) for group in groups if _can_join(group)]
 
     def zero_grad(self) -> None:
         """Forget gradients, as ``optimizer.zero_grad`` would."""
-        for _, params in self._given:
-            for parameter in params:
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
                 parameter.grad = None
 
+    @torch.no_grad()
     def step(self) -> None:
         """Let the optimizer make a step."""
         # Without a gradient a parameter has to be left alone, so it cannot be part of a vector.
-        if not all(vector.intact() for vector in self._vectors):
+        if not all(vector.has_gradients() for vector in self._vectors):
             self.split()
         for vector in self._vectors:
             vector.gather()
-        self.optimizer.step()
+        try:
+            self.optimizer.step()
+        finally:
+            for vector in self._vectors:
+                vector.scatter()
 
     def split(self) -> None:
-        """Give each parameter its own memory and its part of the optimizer's state."""
+        """Divide what the optimizer remembers among the parameters."""
         for vector in self._vectors:
             vector.split(self.optimizer)
-        for group, params in self._given:
-            group["params"] = params
         self._vectors = []
+
+
+def _is_fresh(optimizer: optim.Optimizer) -> bool:
+    """Tell whether nothing looks at an optimizer's parameters, and none are changed twice."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if any(is_lazy(p) or p.layout is not torch.strided for p in params):
+        return False
+    hooks = [optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks]
+    memory = {p.untyped_storage().data_ptr() for p in params}
+    return not optimizer.state and not any(hooks) and len(memory) == len(params)
 
 
 def _can_join(group: dict[str, Any]) -> bool:
     members = _members(group)
+    # Plain SGD makes one operation of a parameter, which is no more than copying takes.
+    if "dampening" in group and not group["momentum"] and not group["weight_decay"]:
+        return False
     return (
         {p.dtype for p in members} in ({torch.float32}, {torch.float64})
         and all(p.device.type == "cpu" and p.is_contiguous() for p in members)
@@ -82,46 +99,40 @@ class _Vector:
     """The trainable parameters of one group, but for large ones, as a single parameter."""
 
     def __init__(self, group: dict[str, Any]) -> None:
-        self.members = _members(group)
-        others = [p for p in group["params"] if all(p is not m for m in self.members)]
-        # Each begins where an allocated tensor could: matrix products may depend on that.
-        unit = _ALIGNMENT // self.members[0].element_size()
-        self.sizes = [-(-p.numel() // unit) * unit for p in self.members]
-        self.vector = nn.Parameter(self.members[0].detach().new_zeros(sum(self.sizes)))
+        self.group, self.members = group, _members(group)
+        self.given = list(group["params"])
+        others = [p for p in self.given if all(p is not m for m in self.members)]
+        total = sum(p.numel() for p in self.members)
+        self.vector = nn.Parameter(self.members[0].detach().new_zeros(total))
         self.vector.grad = torch.zeros_like(self.vector)
         self.pieces = self._cut(self.vector.detach())
         self.grads = self._cut(self.vector.grad)
-        for parameter, piece in zip(self.members, self.pieces, strict=True):
-            piece.copy_(parameter.detach())
-            parameter.data = piece
-        group["params"] = [self.vector, *others]
+        self.joined = [self.vector, *others]
 
     def _cut(self, vector: Tensor) -> list[Tensor]:
-        cuts = zip(vector.split(self.sizes), self.members, strict=True)
-        return [piece[: p.numel()].view(p.shape) for piece, p in cuts]
+        pieces = vector.split([p.numel() for p in self.members])
+        return [piece.view(p.shape) for piece, p in zip(pieces, self.members, strict=True)]
 
-    def intact(self) -> bool:
-        """Tell whether every parameter has a plain gradient and is still a view."""
-        return all(
-            p.grad is not None
-            and p.grad.layout is torch.strided
-            and p.data_ptr() == piece.data_ptr()
-            for p, piece in zip(self.members, self.pieces, strict=True)
-        )
+    def has_gradients(self) -> bool:
+        """Tell whether every parameter has a plain gradient."""
+        return all(p.grad is not None and p.grad.layout is torch.strided for p in self.members)
 
     def gather(self) -> None:
-        """Collect the parameters' gradients."""
-        for grad, parameter in zip(self.grads, self.members, strict=True):
-            grad.copy_(parameter.grad)
+        """Copy the parameters and their gradients here, and show the optimizer these."""
+        self.group["params"] = self.joined
+        torch._foreach_copy_(self.pieces, self.members)
+        torch._foreach_copy_(self.grads, [p.grad for p in self.members])
+
+    def scatter(self) -> None:
+        """Copy what they have become back, and show everyone else the parameters."""
+        self.group["params"] = self.given
+        torch._foreach_copy_(self.members, self.pieces)
 
     def split(self, optimizer: optim.Optimizer) -> None:
-        """Undo what was done to parameters and state."""
+        """Divide what the optimizer remembers of the vector."""
         state = optimizer.state.pop(self.vector, {})
-        for parameter, piece in zip(self.members, self.pieces, strict=True):
-            if parameter.data_ptr() == piece.data_ptr():
-                parameter.data = piece.clone()
-            if state:
-                optimizer.state[parameter] = {}
+        for parameter in self.members if state else ():
+            optimizer.state[parameter] = {}
         for name, value in state.items():
             for parameter, part in zip(self.members, self._parts(value), strict=True):
                 optimizer.state[parameter][name] = part

@@ -25,13 +25,15 @@ from .sources import (
 )
 
 CHUNK = 2**16
-_WORDS = CHUNK // 8
 _FACTORS = np.frombuffer(np.random.RandomState(0).bytes(CHUNK), np.uint64) | np.uint64(1)
-# Chunks that fit the cache of a core.
-_AT_ONCE = 4
+# Bytes that fit the cache of a core, to be read twice.
+_AT_ONCE = 8 * CHUNK
 # Settings of estimators that change how a fit is made, and not its result.
 _NO_RESULT = ("memory", "verbose")
 _GENERATORS = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random)
+# Those behind the functions of numpy, Python and torch, which each fit seeds.
+_SEEDED = (*(getattr(draw, "__self__") for draw in (np.random.rand, random.random)),  # noqa: B009
+           torch.default_generator)  # fmt: skip
 # Datasets that have no other rows than their attributes.
 _IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
@@ -80,33 +82,24 @@ def digest(*values: Any, known: Known | None = None) -> str:
 def array_digest(array: np.ndarray) -> str:
     """Return a digest of an array of numbers, several times faster than a cryptographic one.
 
-    Of each chunk of 64 kB there is a sum of its 64-bit words, each word times an odd number of its
-    own. Before that the first half of a word is mixed into the second: signs of floats are the
-    first bits of words, and could cancel each other. Nobody is kept from making arrays of one
-    digest on purpose.
+    Of each chunk of 64 kB there are two sums of its 64-bit words, each word times an odd number of
+    its own. The second takes words that begin four bytes later: signs of floats are the last bits
+    of words in one of the two, where they could cancel each other. Nobody is kept from making
+    arrays of one digest on purpose.
 
     Source: multilinear hashing, as in Lemire and Kaser, "Strongly universal string hashing is
     fast", 2014.
     """
-    array = np.ascontiguousarray(array)
-    flat = array.reshape(-1).view(np.uint8)
     result = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=20)
-    words = flat[: flat.size // 8 * 8].view(np.uint64)
-    result.update(flat[words.nbytes :].tobytes())
-    whole = len(words) // _WORDS * _WORDS
-    chunks = words[:whole].reshape(-1, _WORDS)
-    buffer = np.empty((_AT_ONCE, _WORDS), np.uint64)
-    for start in range(0, len(chunks), _AT_ONCE):
-        result.update(_sums(chunks[start : start + _AT_ONCE], buffer))
-    result.update(_sums(words[None, whole:], buffer))
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    whole = max(flat.size - 4, 0) // CHUNK * CHUNK
+    result.update(flat[whole:].tobytes())
+    for start in range(0, whole, _AT_ONCE):
+        stop = min(start + _AT_ONCE, whole)
+        for shift in (0, 4):
+            words = flat[start + shift : stop + shift].view(np.uint64).reshape(-1, CHUNK // 8)
+            result.update(np.einsum("ij,j->i", words, _FACTORS).tobytes())
     return result.hexdigest()
-
-
-def _sums(words: np.ndarray, buffer: np.ndarray) -> bytes:
-    mixed = buffer[: words.shape[0], : words.shape[1]]
-    np.right_shift(words, np.uint64(32), out=mixed)
-    mixed ^= words
-    return np.einsum("ij,j->i", mixed, _FACTORS[: words.shape[1]]).tobytes()
 
 
 class _Description:
@@ -135,8 +128,12 @@ class _Description:
             self.write(type(value).__name__, repr(value))
         elif isinstance(value, Tensor):
             self.add_tensor(value)
+        elif isinstance(value, np.ma.MaskedArray):
+            self.add(["masked", value.data, np.ma.getmaskarray(value), value.fill_value])
         elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
             self.write("array", self.of_array(value))
+        elif any(value is generator for generator in _SEEDED):
+            self.write("global generator", type(value).__name__)
         elif isinstance(value, _GENERATORS) and not self.is_frozen:
             raise UncacheableError(f"a {type(value).__name__} is no integer seed")
         else:
@@ -181,7 +178,7 @@ class _Description:
             return
         if tensor.layout is not torch.strided:
             raise UncacheableError(f"a tensor of layout {tensor.layout} cannot be looked into")
-        plain = tensor.detach().cpu().contiguous()
+        plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         self.write(str(tuple(plain.shape)), array_digest(plain.flatten().view(torch.uint8).numpy()))
 
     def add_written(self, value: Any) -> None:

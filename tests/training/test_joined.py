@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn, optim
 
+from skcompress.training import joined as joined_module
 from skcompress.training.joined import ELEMENTWISE, _can_join, joined
 
 
@@ -26,9 +27,11 @@ def set_gradients(params, seed):
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
+@pytest.mark.parametrize("large", [0, 10, 100])
 @pytest.mark.parametrize("kind", ELEMENTWISE)
-def test_the_optimizer_goes_on_afterwards(kind):
+def test_the_optimizer_goes_on_afterwards(kind, large, monkeypatch):
     """What it remembers is divided, so that ordinary steps continue joined ones."""
+    monkeypatch.setattr(joined_module, "LARGE", large)
     settings = {"lr": 0.1, "weight_decay": 0.01}
     if kind is optim.SGD:
         settings["momentum"] = 0.9
@@ -45,14 +48,77 @@ def test_the_optimizer_goes_on_afterwards(kind):
         assert torch.equal(*pair)
 
 
-def test_parameters_begin_where_tensors_do():
-    """Joined parameters begin at multiples of 64 bytes from the first."""
-    params = [nn.Parameter(torch.full((n,), float(n))) for n in (1, 17, 5)]
-    with joined(optim.SGD(params)) as parameters:
-        places = [p.data_ptr() - params[0].data_ptr() for p in params]
-        assert places == [0, 64, 192]
-        assert [p[0].item() for p in params] == [1, 17, 5]
-        assert len(parameters.optimizer.param_groups[0]["params"]) == 1
+def test_parameters_stay_what_and_where_they_are():
+    """They keep their memory, and between steps the optimizer shows them to whoever looks."""
+    params = parameters()
+    optimizer = optim.SGD(params, lr=1.0)
+    places, values = [p.data_ptr() for p in params], [p.detach().clone() for p in params]
+    with joined(optimizer) as vectors:
+        set_gradients(params, 0)
+        vectors.step()
+        assert all(map(torch.Tensor.is_set_to, optimizer.param_groups[0]["params"], params))
+        assert [p.data_ptr() for p in params] == places
+        for parameter, value in zip(params, values, strict=True):
+            assert torch.equal(parameter, value - parameter.grad)
+
+
+def shared():
+    """Return two parameters in the same memory."""
+    first, *others = parameters()
+    return [first, nn.Parameter(first.detach()), *others]
+
+
+def hooked(params):
+    """Return an optimizer that halves its parameters after each step."""
+    optimizer = optim.SGD(params, lr=0.1)
+
+    def halve(optimizer, args, kwargs):
+        for parameter in optimizer.param_groups[0]["params"]:
+            parameter.data /= 2 * parameter.detach().norm()
+
+    optimizer.register_step_post_hook(halve)
+    return optimizer
+
+
+def used(params):
+    """Return an optimizer that remembers an earlier step."""
+    optimizer = optim.Adam(params, lr=0.1)
+    step(params, optimizer, 9)
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("make", "optimize"),
+    [(shared, lambda params: optim.SGD(params, lr=0.1)), (parameters, hooked), (parameters, used)],
+    ids=["shared memory", "hook", "used"],
+)
+def test_what_cannot_be_joined(make, optimize):
+    """Parameters that are changed twice, seen by a hook or remembered already go one by one."""
+    apart, alone = make(), make()
+    ordinary, optimizer = optimize(apart), optimize(alone)
+    with joined(optimizer) as vectors:
+        assert not vectors._vectors
+        for seed in range(3):
+            step(apart, ordinary, seed)
+            set_gradients(alone, seed)
+            vectors.step()
+    for pair in zip(apart, alone, strict=True):
+        assert torch.equal(*pair)
+
+
+def test_a_step_that_fails():
+    """The optimizer shows its parameters again."""
+    params = parameters()
+    optimizer = optim.SGD(params, lr=0.1)
+
+    def fail():
+        raise RuntimeError("stop here")
+
+    optimizer.step = fail
+    set_gradients(params, 0)
+    with joined(optimizer) as vectors, pytest.raises(RuntimeError, match="stop here"):
+        vectors.step()
+    assert all(map(torch.Tensor.is_set_to, optimizer.param_groups[0]["params"], params))
 
 
 def test_half_precision_is_left_alone():

@@ -283,6 +283,37 @@ def test_signs_do_not_cancel(dtype, column):
     assert len({array_digest(a) for a in (array, flipped, pair)}) == 3
 
 
+@pytest.mark.parametrize("pair", [(-1, 1), (0, 2), (0, 1), (1, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "complex64"])
+def test_equal_pairs_do_not_cancel(dtype, pair):
+    """Nor do words of which both halves change alike, as in weights of groups and labels."""
+    rng = np.random.default_rng(0)
+    arrays = [np.repeat(rng.choice(pair, 30_000), 2).astype(dtype) for _ in range(50)]
+    assert len({array_digest(array) for array in arrays}) == 50
+    assert array_digest(arrays[0] + 3) != array_digest(-(arrays[0] + 3))
+
+
+def test_arrays_that_hide_something():
+    """Masks, dimensions of one and conjugates that are not computed yet count as well."""
+    masked = [np.ma.array([1.0, 2.0], mask=mask) for mask in ([0, 0], [0, 1])]
+    assert digest(masked[0]) != digest(masked[1])
+    assert digest(np.array(1.0)) != digest(np.array([1.0]))
+    numbers = torch.tensor([1 + 2j, 3 - 1j])
+    assert digest(numbers.conj()) == digest(numbers.conj().resolve_conj()) != digest(numbers)
+
+
+def draws():
+    """Draw from the generators that a fit seeds."""
+    return np.random.rand() + random.random() + torch.rand(())  # noqa: NPY002
+
+
+def test_functions_of_the_seeded_generators():
+    """They draw the same in each fit, and are no reason not to cache."""
+    assert digest(draws) == digest(draws)
+    with pytest.raises(UncacheableError, match="no integer seed"):
+        digest(np.random.RandomState(0).rand)
+
+
 def test_strided_arrays_count_by_content():
     """A view has the key of its copy."""
     array = np.arange(60.0).reshape(6, 10)

@@ -7,6 +7,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
 
 from skcompress import PrunedNet, QuantizedNet
 from tests.contract_modules import assert_same_state, blobs, classifier, pruned, state
@@ -107,3 +108,16 @@ def test_a_search_shows_nested_bars(n_jobs, capsys):
     assert shown.count("PrunedNet - retraining") == 2 * 2 + 1
     assert "GridSearchCV - fit" in shown
     assert "train_loss" not in shown
+
+
+class Twice(NeuralNetClassifier):
+    def fit(self, X, y=None):
+        super().fit(X, y)
+        return super().fit(X, y)
+
+
+def test_a_net_that_trains_for_longer_than_it_says():
+    """Its further epochs are not reported, and that is all."""
+    estimator = listened(pruned(classifier(Twice, max_epochs=3), retrain_epochs=2))
+    assert whole(task("dense fit", 3), task("retraining", 2)) == HEARD
+    assert len(estimator.estimator_.history_) == 3
