@@ -284,8 +284,6 @@ def test_views_of_parameters_see_them_change():
 
     with pytest.raises(RuntimeError, match="stop here"):
         retrain(net, Data(X, Y), epochs=1, lr=None, after_step=fail)
-    given = [p for group in net.optimizer_.param_groups for p in group["params"]]
-    assert {id(p) for p in given} == {id(p) for p in net.module_.parameters()}
 
 
 class Penalized(NeuralNetClassifier):
@@ -294,12 +292,11 @@ class Penalized(NeuralNetClassifier):
         return super().get_loss(*args, **kwargs) + 0.1 * sum(p.pow(2).sum() for p in params)
 
 
-@pytest.mark.parametrize("optimizer", [ADAM, SGD])
-def test_a_penalty_on_what_the_optimizer_has(optimizer):
+def test_a_penalty_on_what_the_optimizer_has():
     """A loss that takes the parameters from the optimizer has their gradients."""
     nets = []
     for kind in (Penalized, detour(Penalized)):
-        net = make(MLP, CE, optimizer, WIDE, kind)
+        net = make(MLP, CE, ADAM, WIDE, kind)
         retrain(net, Data(X, Y), epochs=3, lr=None, after_step=lambda _: None)
         nets.append(net)
     assert_identical(*nets)
