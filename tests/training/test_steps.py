@@ -294,9 +294,7 @@ class Penalized(NeuralNetClassifier):
 
 def test_a_penalty_on_what_the_optimizer_has():
     """A loss that takes the parameters from the optimizer has their gradients."""
-    nets = []
-    for kind in (Penalized, detour(Penalized)):
-        net = make(MLP, CE, ADAM, WIDE, kind)
+    nets = [make(MLP, CE, ADAM, WIDE, kind) for kind in (Penalized, detour(Penalized))]
+    for net in nets:
         retrain(net, Data(X, Y), epochs=3, lr=None, after_step=lambda _: None)
-        nets.append(net)
     assert_identical(*nets)
