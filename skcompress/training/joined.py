@@ -48,19 +48,22 @@ class JoinedParameters:
             for parameter in group["params"]:
                 parameter.grad = None
 
-    @torch.no_grad()
     def step(self) -> None:
         """Let the optimizer make a step."""
         # Without a gradient a parameter has to be left alone, so it cannot be part of a vector.
         if not all(vector.has_gradients() for vector in self._vectors):
             self.split()
-        for vector in self._vectors:
-            vector.gather()
-        try:
+        if not self._vectors:
             self.optimizer.step()
-        finally:
+            return
+        with torch.no_grad():
             for vector in self._vectors:
-                vector.scatter()
+                vector.gather()
+            try:
+                self.optimizer.step()
+            finally:
+                for vector in self._vectors:
+                    vector.scatter()
 
     def split(self) -> None:
         """Divide what the optimizer remembers among the parameters."""
