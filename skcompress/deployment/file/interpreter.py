@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .errors import MAX_OPERATIONS, FileError, check
 from .limits import Limits
-from .operations import MAKERS, allowed, function, kept_settings
+from .operations import MAKERS, accepts, allowed, function, kept_settings
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _TYPES = ("float32", "float64", "int64", "int32", "bool", "uint8", "int8", "int16")
@@ -51,7 +51,9 @@ class Interpreter:
             check(good and allowed(name), f"operation {i} is not allowed")
             check(kept_settings(kwargs) == kwargs, f"operation {i} says where to compute")
             args = [self._parse(arg, i) for arg in args]
-            self.steps.append((name, function(name), args, self._parse(kwargs, i, named=True)))
+            kwargs = self._parse(kwargs, i, named=True)
+            check(accepts(name, args, kwargs), f"operation {i} has arguments of other types")
+            self.steps.append((name, function(name), args, kwargs))
         # What nobody reads any more is forgotten.
         self.read_last: dict[int, list[int]] = {}
         for value, i in self.last_use.items():
@@ -168,6 +170,9 @@ def _checked(
     base = name.partition(".")[0]
     if base in _LISTS:
         check(max(args[0].shape, default=0) <= _MANY, f"{name} makes too many tensors")
+    if base.startswith("upsample"):
+        # ATen computes those of integers by tables of windows, and checks none of them.
+        check(args[0].is_floating_point(), f"{name} interpolates integers")
     if base in _RECURRENT:
         result = _recurrent(limits, call, args)
     else:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -42,6 +43,8 @@ class Limits(TorchDispatchMode):
             n = tensor.numel()
             check(n <= MAX_ELEMENTS, f"a result of {func} has {n} elements")
         work = 0 if func.is_view else _work(func, args, kwargs, result)
+        unfolded = _unfolded(func, args, result)
+        self._use(self.alive + unfolded, MAX_RESULTS, "a convolution takes so many bytes at once")
         self.add(work, len(list(_tensors(result))))
         return result
 
@@ -89,9 +92,7 @@ def _work(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
     read = sum(tensor.numel() for tensor in _tensors((args, kwargs)))
     work = (_SORTED if name in ("sort", "topk") else _ELEMENT) * (read + written)
     if "_pool" in name and "adaptive" not in name:
-        size = args[1]
-        kernel = math.prod(size) if len(size) > 1 else size[0] ** (3 if "3d" in name else 2)
-        work += kernel * written
+        work += _window(name, *args) * written
     elif name == "addbmm":
         work += args[1].numel() * args[2].shape[-1]
     elif name == "_trilinear":
@@ -99,3 +100,31 @@ def _work(func: Any, args: tuple, kwargs: dict[str, Any], result: Any) -> int:
         check(products <= MAX_ELEMENTS, f"a bilinear layer takes {products} products")
         work += products
     return work
+
+
+def _window(
+    name: str, values: Tensor, kernel: list[int], stride: Any = (), padding: Any = 0, *_: Any
+) -> int:
+    """Count what a pooling reads for an element; a window may not be larger than what it is on."""
+    sizes = values.shape[-3 if "3d" in name else -2 :]
+    kernel, padding = (_repeated(setting, len(sizes)) for setting in (kernel, padding))
+    larger = any(k > size + 2 * p for k, size, p in zip(kernel, sizes, padding, strict=True))
+    check(not larger, f"{name} has a window of {kernel} on {tuple(sizes)} elements")
+    return math.prod(kernel)
+
+
+def _repeated(setting: Any, n: int) -> list[int]:
+    parts = list(setting) if isinstance(setting, (list, tuple)) else [setting]
+    return parts * n if len(parts) == 1 else parts
+
+
+def _unfolded(func: Any, args: tuple, result: Any) -> int:
+    """Count the bytes of the windows that a convolution lays side by side, if it does.
+
+    It has faster ways in single precision alone.
+    """
+    if func.overloadpacket is not torch.ops.aten.convolution or args[0].dtype == torch.float32:
+        return 0
+    values, weight = args[:2]
+    windows = values.shape[0] * math.prod(result.shape[2:])
+    return windows * values.shape[1] * math.prod(weight.shape[2:]) * values.element_size()

@@ -48,11 +48,16 @@ ALLOWED = frozenset(_NAMES.split())
 # Those that make tensors of numbers alone.
 MAKERS = frozenset({"arange", "eye", "full", "linspace", "ones", "zeros"})
 _TENSORS = {"Tensor", "List[Tensor]"}
-# These have no form that is safe below, and are rare.
+# These have no form that is safe below, and are rare: repeats that are tensors may be negative, and
+# are written before anyone looks.
 _REFUSED = frozenset(
-    {"div_.Scalar_mode", "div_.Tensor_mode", "gru.data", "lstm.data", "rnn_relu.data",
-     "rnn_tanh.data"}
+    {"div_.Scalar_mode", "div_.Tensor_mode", "gru.data", "lstm.data", "repeat_interleave.Tensor",
+     "repeat_interleave.self_Tensor", "rnn_relu.data", "rnn_tanh.data"}
 )  # fmt: skip
+# What says where and how to compute, by the words of ATen's schemas.
+_PLACES = ("Device", "Generator", "Layout", "MemoryFormat")
+# Beyond these, the windows of an interpolation are not what their sizes say.
+_SCALES = (1e-3, 1e3)
 
 
 def _div(x: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
@@ -119,6 +124,48 @@ def allowed(name: str) -> bool:
     reads = base in MAKERS or any("Tensor" in kind for kind in given)
     elsewhere = any("Device" in kind for kind in given)
     return reads and not outputs and not elsewhere and set() < returned <= _TENSORS
+
+
+def accepts(name: str, args: list[Any], kwargs: dict[str, Any]) -> bool:
+    """Tell whether arguments are such as ATen does not look at again.
+
+    To it, types of numbers and places are integers like any other.
+
+    Parameters
+    ----------
+    name : str
+        Of an allowed operation.
+    args, kwargs : list and dict
+        As parsed: types are torch's, and what is known only when it runs is callable.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcompress.deployment.file.operations import accepts
+    >>> accepts("to.dtype", [None, torch.float32], {}), accepts("to.dtype", [None, 99], {})
+    (True, False)
+    """
+    base, _, overload = name.partition(".")
+    if base == "getitem":
+        return True
+    known = getattr(getattr(torch.ops.aten, base), overload or "default")._schema.arguments
+    named = {argument.name: argument for argument in known}
+    given = [*zip(known, args, strict=False)]
+    given += [(named[key], value) for key, value in kwargs.items() if key in named]
+    return all(_fits(argument, value) for argument, value in given)
+
+
+def _fits(argument: Any, value: Any) -> bool:
+    kind = str(argument.real_type)
+    if value is None:
+        return True
+    if "ScalarType" in kind:
+        return isinstance(value, torch.dtype)
+    if argument.name.startswith("scale") and "float" in kind and "Optional" in kind:
+        scales = value if isinstance(value, list) else [value]
+        least, most = _SCALES
+        return all(type(s) is float and least <= s <= most for s in scales)
+    return not any(place in kind for place in _PLACES)
 
 
 def function(name: str) -> Callable:
