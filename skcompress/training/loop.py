@@ -19,7 +19,7 @@ from .iterators import array_iterators
 from .progress import net_epochs
 from .shapes import set_shapes, without_shape_setters
 from .soft import SoftTargets
-from .steps import steps
+from .steps import fit_steps, steps
 from .weights import SampleWeights, attach_weights, loss_reduction, mean_divisor, weighted_loss
 
 Rate = Callable[[float], float]
@@ -74,18 +74,19 @@ def evenly_spaced(data: Data, n_rows: int) -> Data:
 def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
     """Fit a skorch net in place by its own ``fit``, with weights and a teacher if there are any.
 
-    Batches come from the arrays where a DataLoader would give the same ones.
+    Batches come from the arrays where a DataLoader would give the same ones, and steps where only
+    skorch's own code sees them are shortened, with the same bits.
     """
     set_shapes(net, data.X, data.y)
     if data.plain:
-        with array_iterators(net), net_epochs(net):
+        with array_iterators(net), fit_steps(net), net_epochs(net):
             return net.fit(data.X, data.y)
     if net.callbacks == "disable":
         for name, _ in net.get_default_callbacks():
             setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
     net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights(data.soft))]
-    with array_iterators(net), net_epochs(net):
+    with array_iterators(net), fit_steps(net), net_epochs(net):
         return net.fit(data.inputs, data.y)
 
 
@@ -152,7 +153,7 @@ def retrain(
             for batch in iterator:
                 for group, first in zip(groups, first_rates, strict=True):
                     group["lr"] = first * rate(step / n_steps)
-                losses.append(make_step(batch))
+                losses.append(make_step(batch)["loss"].detach())
                 step += 1
                 after_step(step / n_steps)
             check_retrained(net, losses, f"epoch {epoch + 1} of {epochs}")

@@ -5,14 +5,29 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from skorch import NeuralNet
+from skorch import (
+    NeuralNet,
+    NeuralNetBinaryClassifier,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+)
+from skorch.callbacks import (
+    EarlyStopping,
+    EpochScoring,
+    EpochTimer,
+    GradientNormClipping,
+    PassthroughScoring,
+    PrintLog,
+)
 from skorch.dataset import unpack_data
 from skorch.utils import TeeGenerator
 from torch import Tensor, nn
 
 from .joined import ELEMENTWISE, JoinedParameters, joined
+from .weights import SampleWeights
 
-Step = Callable[[Any], Tensor]
+# Makes a step on a batch; returns its loss and the module's output, as ``train_step`` does.
+Step = Callable[[Any], dict[str, Tensor]]
 
 # What the short cut does by itself; a net that overrides one of these has its own say.
 _SHORTENED = (
@@ -23,19 +38,73 @@ _SHORTENED = (
     "_zero_grad_optimizer",
     "_step_optimizer",
 )
+# Nets and callbacks without code of the user's that could look at the optimizer or copy the net
+# while it trains.
+_NETS = (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)
+_CALLBACKS = (
+    EarlyStopping,
+    EpochScoring,
+    EpochTimer,
+    GradientNormClipping,
+    PassthroughScoring,
+    PrintLog,
+    SampleWeights,
+)
 
 
 @contextlib.contextmanager
 def steps(net: NeuralNet) -> Iterator[Step]:
-    """Give a function that makes one step on a batch and returns its loss.
+    """Give a function that makes one step on a batch.
 
     The net needs an optimizer that has made no step yet.
     """
     if not _steps_as_skorch(net):
-        yield lambda batch: net.train_step(batch)["loss"].detach()
+        yield net.train_step
         return
     with joined(net.optimizer_) as parameters:
         yield ShortStep(net, parameters)
+
+
+@contextlib.contextmanager
+def fit_steps(net: NeuralNet) -> Iterator[None]:
+    """Let the ``fit`` of a net that is not initialized yet make short steps inside.
+
+    Only a net of skorch's own, with callbacks of skorch's own that only read losses, does.
+    """
+    changed = any(callable(getattr(type(net), name, None)) for name in vars(net))
+    if type(net) not in _NETS or changed or not all(map(_only_reads, _callbacks(net))):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        made: list[Step] = []
+
+        def train_step(batch: Any) -> dict[str, Tensor]:
+            if not made:  # the first: there is an optimizer now
+                del vars(net)["train_step"]
+                made.append(stack.enter_context(steps(net)))
+                vars(net)["train_step"] = train_step
+            return made[0](batch)
+
+        vars(net)["train_step"] = train_step
+        stack.callback(vars(net).pop, "train_step", None)
+        yield
+
+
+def _callbacks(net: NeuralNet) -> list[Any]:
+    """Return the callbacks that an uninitialized net will have, each an instance or a type."""
+    if net.callbacks == "disable":
+        return []
+    given = [*net.get_default_callbacks(), *(net.callbacks or [])]
+    named = [n for n in vars(net) if n.startswith("callbacks__")]
+    # What is set for a callback may be code as well, such as what to score by.
+    given += [vars(net)[n] for n in named if vars(net)[n] is not None]
+    return [item[1] if isinstance(item, tuple) else item for item in given]
+
+
+def _only_reads(callback: Any) -> bool:
+    kind = callback if isinstance(callback, type) else type(callback)
+    scoring = getattr(callback, "scoring", None) if kind is EpochScoring else None
+    return kind in _CALLBACKS and (scoring is None or isinstance(scoring, str))
 
 
 def _steps_as_skorch(net: NeuralNet) -> bool:
@@ -68,19 +137,20 @@ class ShortStep:
         self._modules = [m for part in parts if isinstance(part, nn.Module) for m in part.modules()]
         self._modes: list[bool] = []
 
-    def __call__(self, batch: Any) -> Tensor:
-        """Update the net on one batch and return the loss before the update."""
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
+        """Update the net on one batch; return the loss and the output before the update."""
         net = self.net
         self.parameters.zero_grad()
         self._set_training()
         Xi, yi = unpack_data(batch)
         with torch.enable_grad():
-            loss = net.get_loss(net.infer(Xi), yi, X=Xi, training=True)
+            y_pred = net.infer(Xi)
+            loss = net.get_loss(y_pred, yi, X=Xi, training=True)
             loss.backward()
         named = TeeGenerator(net.get_all_learnable_params())
         net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         self.parameters.step()
-        return loss.detach()
+        return {"loss": loss, "y_pred": y_pred}
 
     def _set_training(self) -> None:
         """Switch to training mode if anything has left it; scores are taken without dropout."""
