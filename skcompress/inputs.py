@@ -173,10 +173,26 @@ def to_dtype(X: Any, module: nn.Module) -> Any:
     types = types_alone(module)
     if isinstance(X, Mapping):
         named = types_named(module)
-        return SliceDict(**{name: cast(x, named[x.dtype.kind], name) for name, x in X.items()})
+        return SliceDict(**{n: cast(x, type_of(x, named, n), n) for n, x in X.items()})
     if isinstance(X, SliceDataset):
         return cast_rows(X, types, types_named(module))
-    return cast(X, types[X.dtype.kind], "X")
+    return cast(X, type_of(X, types, "X"), "X")
+
+
+def type_of(values: np.ndarray, types: Types, name: str) -> np.dtype:
+    """Return the type to cast an array to.
+
+    Raises
+    ------
+    ValueError
+        If it holds no numbers.
+    """
+    if values.dtype.kind not in types:
+        raise ValueError(
+            f"{name} has dtype {values.dtype}, and a net takes numbers. Encode strings and"
+            " categories, and turn times into numbers of a unit, before the net."
+        )
+    return types[values.dtype.kind]
 
 
 def row_specs(X: Any) -> list[tuple[str | None, str, list[int]]]:

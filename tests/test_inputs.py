@@ -283,3 +283,17 @@ def test_to_dtype_never_hands_out_read_only_memory():
     converted = to_dtype(rows, MLP())
     assert converted.flags.writeable
     assert not np.shares_memory(converted, rows)
+
+
+TIMES = np.array([["2024-01-01"] * 4] * 3, dtype="datetime64[D]")
+
+
+@pytest.mark.parametrize(
+    "values", [TIMES, np.full((3, 4), "a"), TIMES - TIMES], ids=["times", "strings", "spans"]
+)
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_no_number_is_refused(values, named):
+    """By its type, and with what to do."""
+    X = {"X": values} if named else values
+    with pytest.raises(ValueError, match=r"X has dtype .*, and a net takes numbers"):
+        to_dtype(X, nn.Linear(4, 2))

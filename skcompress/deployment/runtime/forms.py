@@ -16,7 +16,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from .linear import with_ranges
+from .linear import with_own_weights, with_ranges
 from .padding import pad_channels
 
 # Rows that the ranges of activations are measured on.
@@ -55,13 +55,17 @@ def forms(
         "int8 dynamic": lambda: _dynamic(plain, DYNAMIC),
         "int8 static": lambda: _static(plain, feed),
     }
-    if any(node.op_type == "Conv" for node in plain.graph.node):
+    weights = {tensor.name for tensor in plain.graph.initializer}
+    has_linear = any(n.op_type in LINEAR and n.input[1] in weights for n in plain.graph.node)
+    beside = has_linear and any(node.op_type == "Conv" for node in plain.graph.node)
+    if beside:
         makers["int8 linear"] = lambda: _linear(plain, feed)
     padded = pad_channels(plain)
     if padded is not None:
         makers["fp32 padded"] = lambda: padded
         makers["int8 dynamic padded"] = lambda: _dynamic(padded, DYNAMIC)
-        makers["int8 linear padded"] = lambda: _linear(padded, feed)
+        if beside:
+            makers["int8 linear padded"] = lambda: _linear(padded, feed)
     return makers
 
 
@@ -94,7 +98,7 @@ def _through_files(
 ) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save(model, before)
+        onnx.save(with_own_weights(model, LINEAR), before)
         convert(before, after)
         return onnx.load(after)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from ...inputs import type_of
 from ...rows import cast
 
 
@@ -86,6 +87,7 @@ def _as_array(name: str, values: Any, spec: InputSpec) -> np.ndarray:
         values, ensure_2d=False, allow_nd=True, input_name=name,
         ensure_all_finite="allow-nan" if spec.may_miss else True,
     )  # fmt: skip
+    type_of(values, dict.fromkeys("biuf", spec.dtype), name)
     if values.shape[1:] != spec.shape:
         raise ValueError(
             f"X has shape {values.shape}, and the net takes {('n_samples', *spec.shape)}. Reshape"

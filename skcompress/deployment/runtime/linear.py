@@ -1,6 +1,7 @@
 """Linear layers in 8-bit integers beside layers in floating point."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -30,6 +31,26 @@ def with_ranges(dynamic: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onn
     one = numpy_helper.from_array(np.array(1, np.float32), "int8.one")
     model.graph.initializer.extend([one, *map(numpy_helper.from_array, scales.values(), scales)])
     return model
+
+
+def with_own_weights(model: onnx.ModelProto, operations: Collection[str]) -> onnx.ModelProto:
+    """Give operations copies of weights that others read as well.
+
+    onnxruntime's quantization transposes a weight in place, once for each product that has it.
+    """
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    weights = {tensor.name: tensor for tensor in copied.graph.initializer}
+    readers = Counter(name for node in copied.graph.node for name in node.input)
+    for node in copied.graph.node:
+        name = node.input[1] if node.op_type in operations else ""
+        if name in weights and readers[name] > 1:
+            readers[name] -= 1
+            node.input[1] = f"{name}.{readers[name]}"
+            own = copied.graph.initializer.add()
+            own.CopyFrom(weights[name])
+            own.name = node.input[1]
+    return copied
 
 
 def _measured(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -77,6 +77,49 @@ def test_the_steps_are_those_of_the_rows():
     assert zero == 0
 
 
+class Twice(nn.Module):
+    """Applies one square layer twice, and convolves before if it is asked to."""
+
+    def __init__(self, convolves):
+        super().__init__()
+        self.before = nn.Conv2d(1, 1, 1) if convolves else nn.Identity()
+        self.inputs, self.shared, self.head = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, X):
+        hidden = self.inputs(self.before(X).flatten(1)).relu()
+        for _ in range(2):
+            hidden = hidden + self.shared(hidden).relu()
+        return self.head(hidden)
+
+
+@pytest.mark.parametrize(
+    ("form", "convolves"),
+    [
+        ("int8 dynamic", False),
+        ("int8 dynamic", True),
+        ("int8 static", False),
+        ("int8 linear", True),
+    ],
+)
+def test_a_layer_that_is_used_twice(form, convolves):
+    """Both uses have the same weights, and none has them transposed."""
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(Twice(convolves), criterion=nn.CrossEntropyLoss).initialize()
+    plain = to_onnx(net, X, labels=False, floats=True)
+    model = forms(plain, {plain.graph.input[0].name: X})[form]()
+    np.testing.assert_allclose(run(model, X), run(plain, X), atol=0.02)
+
+
+def test_convolutions_alone():
+    """Without a linear layer there is no such form."""
+    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss).initialize()
+    plain = to_onnx(net, X, labels=False, floats=True)
+    assert set(forms(plain, {plain.graph.input[0].name: X})) == {
+        "fp32", "int8 dynamic", "int8 static",
+    }  # fmt: skip
+
+
 def test_deploy_tries_it():
     """It is one of the forms of nets that convolve, and of no others."""
     y = np.arange(40) % 3

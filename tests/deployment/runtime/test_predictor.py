@@ -110,6 +110,15 @@ def test_other_tokens_are_refused(tokens, token):
         deployed.predict(wrong)
 
 
+def test_times_are_refused(tokens):
+    """As by the estimator itself."""
+    pruned, deployed, X = tokens
+    wrong = X | {"numbers": np.full((30, 4), np.datetime64("2024-01-01"))}
+    for predictor in (pruned, deployed):
+        with pytest.raises(ValueError, match="numbers has dtype datetime64"):
+            predictor.predict(wrong)
+
+
 def test_inputs_of_different_lengths(tokens):
     """Nothing is repeated to fit."""
     _, deployed, X = tokens
