@@ -170,7 +170,7 @@ def measure_parallel(trial):
 
 def measure_cost(trial):
     """Yield rows of plain skorch, of searches and of second runs."""
-    repeats, epochs = (1, 2) if trial else (5, 10)
+    repeats, epochs = (1, 2) if trial else (9, 10)
     # Those with figures to reach, in turns; the rest, for the plot, once.
     cases = [("tabular", 4000, 10, repeats), ("MNIST", 3000, 10, repeats)]
     cases += [("tabular", 4000, n, 1) for n in ((5,) if trial else (5, 20, 40, 80))]

@@ -24,6 +24,7 @@ from skorch.utils import TeeGenerator
 from torch import Tensor, nn
 
 from .joined import ELEMENTWISE, JoinedParameters, joined
+from .shapes import ShapeSetter
 from .weights import SampleWeights
 
 # Makes a step on a batch; returns its loss and the module's output, as ``train_step`` does.
@@ -49,6 +50,7 @@ _CALLBACKS = (
     PassthroughScoring,
     PrintLog,
     SampleWeights,
+    ShapeSetter,
 )
 
 

@@ -9,6 +9,7 @@ from skorch.dataset import ValidSplit
 from torch import nn
 
 from skcompress.training.loop import Data, dense_fit
+from skcompress.training.shapes import ShapeSetter
 from skcompress.training.steps import fit_steps
 from tests.contract_modules import MLP
 from tests.naming import steady
@@ -91,7 +92,7 @@ NET = NeuralNetClassifier
 CLASSES = [
     (NET, {}, True),
     (NET, {"callbacks": "disable"}, True),
-    (NET, {"callbacks": [EarlyStopping]}, True),
+    (NET, {"callbacks": [EarlyStopping, ShapeSetter()]}, True),
     (NET, {"callbacks": [("accuracy", EpochScoring("accuracy"))]}, True),
     (NET, {"callbacks__print_log": None}, True),
     (NET, {"callbacks__print_log__sink": print}, False),
