@@ -169,18 +169,37 @@ def measure_parallel(trial):
 
 
 def measure_cost(trial):
+    """Yield rows of those searches that have figures to reach, in turns."""
+    yield from measure([("tabular", 4000, 10), ("MNIST", 3000, 10)], 1 if trial else 9, trial)
+
+
+def measure_sizes(trial):
+    """Yield rows of searches of other sizes, for the plot, once each."""
+    cases = [("tabular", 4000, n) for n in ((5,) if trial else (5, 20, 40, 80))]
+    cases += [("MNIST", n, 10) for n in ((1000,) if trial else (1000, 10_000, 30_000, 60_000))]
+    yield from measure(cases, 1, trial)
+
+
+def measure(cases, repeats, trial):
     """Yield rows of plain skorch, of searches and of second runs."""
-    repeats, epochs = (1, 2) if trial else (9, 10)
-    # Those with figures to reach, in turns; the rest, for the plot, once.
-    cases = [("tabular", 4000, 10, repeats), ("MNIST", 3000, 10, repeats)]
-    cases += [("tabular", 4000, n, 1) for n in ((5,) if trial else (5, 20, 40, 80))]
-    cases += [("MNIST", n, 10, 1) for n in ((1000,) if trial else (1000, 10_000, 30_000, 60_000))]
-    for name, n_rows, n_candidates, n_turns in cases:
-        for number in range(n_turns):
-            check = number == 0 and n_turns == repeats
+    epochs = 2 if trial else 10
+    for name, n_rows, n_candidates in cases:
+        for number in range(repeats):
+            check = number == 0 and is_standard(n_rows, n_candidates)
             for figure, wall, cpu in turn(name, n_rows, n_candidates, epochs, check):
                 yield {"data": name, "rows": n_rows, "candidates": n_candidates, "turn": number,
                        "figure": figure, "seconds": wall, "cpu": cpu}  # fmt: skip
+
+
+def is_standard(n_rows, n_candidates):
+    """Tell whether a search has figures to reach; for arrays, each by itself."""
+    return np.isin(n_rows, (3000, 4000)) & (np.asarray(n_candidates) == 10)
+
+
+def part_of(table):
+    """Name the part that measured each row of a table."""
+    standard = is_standard(table.rows, table.candidates)
+    return np.select([table.rows == 0, standard], ["parallel", "cost"], "sizes")
 
 
 def ratios(table):
@@ -209,8 +228,10 @@ def report(table):
         "| figure | data | rows | cost | range | turns | reach |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in ratios(table).itertuples():
-        standard = row.rows in (3000, 4000) and row.candidates == 10
+    found = ratios(table)
+    found["part"] = part_of(found)
+    for row in found.sort_values("part", kind="stable").itertuples():
+        standard = is_standard(row.rows, row.candidates)
         reach = REACH.get((row.figure, row.data), "") if standard else ""
         shape = "" if row.figure.startswith("grid") else f", {row.candidates} x 5"
         lines.append(
@@ -261,13 +282,13 @@ def main():
     """Measure, or only report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--report", action="store_true", help="only write the page anew")
-    parser.add_argument("--parts", nargs="+", default=["parallel", "cost"],
+    parser.add_argument("--parts", nargs="+", default=["parallel", "cost", "sizes"],
                         help="what to measure anew; 'parallel' needs two free cores")  # fmt: skip
     parser.add_argument("--trial", action="store_true", help="few turns of short searches")
     parser.add_argument("--folder", type=Path, default=HERE, help="where the results go")
     arguments = parser.parse_args()
     path = arguments.folder / "search_cost.csv"
-    parts = {"parallel": measure_parallel, "cost": measure_cost}
+    parts = {"parallel": measure_parallel, "cost": measure_cost, "sizes": measure_sizes}
     for part in [] if arguments.report else arguments.parts:
         torch.set_num_threads(1)
         rows = []
@@ -276,8 +297,7 @@ def main():
             print(row, flush=True)
         if path.exists():
             table = pd.read_csv(path)
-            other = (table.rows == 0) if part == "cost" else (table.rows > 0)
-            rows += table[other].to_dict("records")
+            rows += table[part_of(table) != part].to_dict("records")
         pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
     table = pd.read_csv(path)
     (arguments.folder / "search_cost.md").write_text(report(table))
