@@ -125,6 +125,10 @@ def _unfolded(func: Any, args: tuple, result: Any) -> int:
     """
     if func.overloadpacket is not torch.ops.aten.convolution or args[0].dtype == torch.float32:
         return 0
-    values, weight = args[:2]
-    windows = values.shape[0] * math.prod(result.shape[2:])
-    return windows * values.shape[1] * math.prod(weight.shape[2:]) * values.element_size()
+    values, weight, transposed = args[0], args[1], args[6]
+    if transposed:  # from its windows it makes the result, channel by channel
+        channels, places = weight.shape[1] * args[8], values.shape[2:]
+    else:
+        channels, places = values.shape[1], result.shape[2:]
+    windows = values.shape[0] * math.prod(places)
+    return windows * channels * math.prod(weight.shape[2:]) * values.element_size()

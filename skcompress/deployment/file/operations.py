@@ -161,7 +161,7 @@ def _fits(argument: Any, value: Any) -> bool:
         return True
     if "ScalarType" in kind:
         return isinstance(value, torch.dtype)
-    if argument.name.startswith("scale") and "float" in kind and "Optional" in kind:
+    if argument.name == "scale_factors" or argument.name.startswith("scales"):
         scales = value if isinstance(value, list) else [value]
         least, most = _SCALES
         return all(type(s) is float and least <= s <= most for s in scales)

@@ -81,6 +81,23 @@ def test_convolutions_in_double_precision_are_unfolded():
         shapes(program, rows.double(), tensors=[weight.double()])
 
 
+def test_transposed_convolutions_are_unfolded_the_other_way():
+    """There is a window of each output channel for each place of the input."""
+    weight, rows = torch.zeros(1, 64, 65, 65), torch.zeros(1, 1, 64, 64)
+    program = [["conv_transpose2d.input", ["x0", "p0"]]]
+    assert shapes(program, rows, tensors=[weight]) == (1, 64, 128, 128)
+    with pytest.raises(FileError, match="a convolution takes so many bytes at once: 8860467200"):
+        shapes(program, rows.double(), tensors=[weight.double()])
+
+
+@pytest.mark.parametrize("scale", [-2.0, 5000.0, None])
+def test_scales_of_attention_are_free(scale):
+    """They are factors, and no sizes."""
+    name, rows = "scaled_dot_product_attention", torch.zeros(2, 3, 8, 8)
+    operation = [name, ["x0", "x0", "x0"], {"scale": scale}]
+    assert shapes([operation], rows) == (2, 3, 8, 8)
+
+
 def test_what_nets_do_is_allowed():
     """Windows up to the padded input, scales, types by their names."""
     for program, shape in [
