@@ -104,7 +104,8 @@ class _Vector:
     def __init__(self, group: dict[str, Any]) -> None:
         self.group, self.members = group, _members(group)
         self.given = list(group["params"])
-        others = [p for p in self.given if all(p is not m for m in self.members)]
+        joined = {id(p) for p in self.members}
+        others = [p for p in self.given if id(p) not in joined]
         total = sum(p.numel() for p in self.members)
         self.vector = nn.Parameter(self.members[0].detach().new_zeros(total))
         self.vector.grad = torch.zeros_like(self.vector)

@@ -32,8 +32,8 @@ _AT_ONCE = 8 * CHUNK
 _NO_RESULT = ("memory", "verbose")
 _GENERATORS = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random)
 # Those behind the functions of numpy, Python and torch, which each fit seeds.
-_SEEDED = (*(getattr(draw, "__self__") for draw in (np.random.rand, random.random)),  # noqa: B009
-           torch.default_generator)  # fmt: skip
+_FUNCTIONS: tuple[Any, ...] = (np.random.rand, random.random)
+_SEEDED = (*(function.__self__ for function in _FUNCTIONS), torch.default_generator)
 # Datasets that have no other rows than their attributes.
 _IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))

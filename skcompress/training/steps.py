@@ -10,14 +10,7 @@ from skorch import (
     NeuralNetBinaryClassifier,
     NeuralNetClassifier,
     NeuralNetRegressor,
-)
-from skorch.callbacks import (
-    EarlyStopping,
-    EpochScoring,
-    EpochTimer,
-    GradientNormClipping,
-    PassthroughScoring,
-    PrintLog,
+    callbacks,
 )
 from skorch.dataset import unpack_data
 from skorch.utils import TeeGenerator
@@ -43,15 +36,10 @@ _SHORTENED = (
 # while it trains.
 _NETS = (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)
 _CALLBACKS = (
-    EarlyStopping,
-    EpochScoring,
-    EpochTimer,
-    GradientNormClipping,
-    PassthroughScoring,
-    PrintLog,
-    SampleWeights,
-    ShapeSetter,
-)
+    callbacks.EarlyStopping, callbacks.EpochScoring, callbacks.EpochTimer,
+    callbacks.GradientNormClipping, callbacks.PassthroughScoring, callbacks.PrintLog,
+    SampleWeights, ShapeSetter,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -71,10 +59,10 @@ def steps(net: NeuralNet) -> Iterator[Step]:
 def fit_steps(net: NeuralNet) -> Iterator[None]:
     """Let the ``fit`` of a net that is not initialized yet make short steps inside.
 
-    Only a net of skorch's own, with callbacks of skorch's own that only read losses, does.
+    Only a net of skorch's own does, and only with callbacks that look at no optimizer.
     """
     changed = any(callable(getattr(type(net), name, None)) for name in vars(net))
-    if type(net) not in _NETS or changed or not all(map(_only_reads, _callbacks(net))):
+    if type(net) not in _NETS or changed or not all(map(_is_harmless, _callbacks(net))):
         yield
         return
     with contextlib.ExitStack() as stack:
@@ -103,9 +91,9 @@ def _callbacks(net: NeuralNet) -> list[Any]:
     return [item[1] if isinstance(item, tuple) else item for item in given]
 
 
-def _only_reads(callback: Any) -> bool:
+def _is_harmless(callback: Any) -> bool:
     kind = callback if isinstance(callback, type) else type(callback)
-    scoring = getattr(callback, "scoring", None) if kind is EpochScoring else None
+    scoring = getattr(callback, "scoring", None) if kind is callbacks.EpochScoring else None
     return kind in _CALLBACKS and (scoring is None or isinstance(scoring, str))
 
 

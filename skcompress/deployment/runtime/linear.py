@@ -60,8 +60,10 @@ def _measured(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[st
     ranges = [n.output[1:] for n in model.graph.node if n.op_type == "DynamicQuantizeLinear"]
     names = [name for pair in ranges for name in pair]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(
-        probe.SerializeToString(), providers=["CPUExecutionProvider"]
+        probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     values = dict(zip(names, session.run(names, dict(feed)), strict=True))
     return values | {_inverse(step): np.asarray(1 / values[step]) for step, _ in ranges}
