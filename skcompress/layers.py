@@ -48,14 +48,16 @@ def weight_matrices(module: nn.Module) -> dict[str, Parameter]:
     >>> list(weight_matrices(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.GRU(3, 2))))
     ['0.weight', '2.weight_ih_l0', '2.weight_hh_l0']
     """
-    embedded = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     check_plain(module)
+    seen = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     weights = {}
-    for name, parameter in module.named_parameters():
-        owner, _, attribute = name.rpartition(".")
-        prefixes = _prefixes(module.get_submodule(owner))
-        if attribute.startswith(prefixes) and id(parameter) not in embedded:
-            weights[name] = parameter
+    for name, layer in module.named_modules():
+        prefixes = _prefixes(layer)
+        for attribute, parameter in layer._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                if attribute.startswith(prefixes):
+                    weights[f"{name}.{attribute}" if name else attribute] = parameter
     if not weights:
         found = sorted({type(m).__name__ for m in module.modules()})
         raise ValueError(
@@ -98,7 +100,7 @@ def _computed(layer: nn.Module) -> Iterator[tuple[str, str]]:
     if parametrize.is_parametrized(layer):
         for weight in getattr(layer, "parametrizations"):  # noqa: B009 - unknown to nn.Module
             yield weight, PARAMETRIZED.format(weight)
-    for attribute, _ in layer.named_parameters(recurse=False):
+    for attribute in layer._parameters:
         weight, _, end = attribute.rpartition("_")
         # A parameter of such a name may be the layer's own, and replace nothing.
         if end in REPLACED and hasattr(layer, weight):

@@ -12,6 +12,7 @@ from skorch.dataset import get_len, unpack_data
 from torch import Tensor
 
 from .inputs import take_rows
+from .training.iterators import array_iterators
 from .training.loop import Data, batches
 from .training.shapes import set_shapes
 
@@ -81,7 +82,8 @@ def output_shape(probe: NeuralNet, X: Any) -> tuple[int, ...]:
     outputs: list[Any] = []
     handle = probe.module_.register_forward_hook(lambda m, args, output: outputs.append(output))
     try:
-        output = probe.forward(take_rows(X, np.arange(n_rows)))
+        with array_iterators(probe):
+            output = probe.forward(take_rows(X, np.arange(n_rows)))
     except Warning:  # the user's filters turned it into an error
         raise
     except Exception as error:  # whatever the user's forward raises is the reason

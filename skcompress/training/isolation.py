@@ -7,6 +7,7 @@ import random
 import threading
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -102,6 +103,7 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
+@lru_cache(maxsize=1024)
 def stage_seed(seed: int, stage: str) -> int:
     """Derive the seed of a named stage, so that no stage depends on another's draws."""
     sequence = np.random.SeedSequence([seed, zlib.crc32(stage.encode())])

@@ -2,7 +2,9 @@
 
 import hashlib
 import random
-from types import FunctionType, ModuleType
+from array import array
+from functools import lru_cache
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import ReferenceType
 
@@ -13,21 +15,19 @@ from skorch import NeuralNet
 from skorch.dataset import Dataset as ArrayDataset
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
+from xxhash import xxh3_128
 
 from .nets import is_frozen
 from .sources import (
     by_value,
     class_body,
+    code_parts,
     function_parts,
     library_version,
     library_words,
     user_files,
 )
 
-CHUNK = 2**16
-_FACTORS = np.frombuffer(np.random.RandomState(0).bytes(CHUNK), np.uint64) | np.uint64(1)
-# Bytes that fit the cache of a core, to be read twice.
-_AT_ONCE = 8 * CHUNK
 # Settings of estimators that change how a fit is made, and not its result.
 _NO_RESULT = ("memory", "verbose")
 _GENERATORS = (np.random.RandomState, np.random.Generator, torch.Generator, random.Random)
@@ -36,10 +36,12 @@ _FUNCTIONS: tuple[Any, ...] = (np.random.rand, random.random)
 _SEEDED = (*(function.__self__ for function in _FUNCTIONS), torch.default_generator)
 # Datasets that have no other rows than their attributes.
 _IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
-_ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+_ATOMS = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
+)
 
 
-# Digests of arrays and of files that are known already.
+# Digests of arrays, of code and of files that are known already.
 Known = dict[int | str, tuple[Any, str]]
 
 
@@ -56,8 +58,8 @@ def digest(*values: Any, known: Known | None = None) -> str:
         Classes and functions of libraries count by name and version, those of the user by their
         code and by the text of their files. Other objects count by what pickle would save.
     known : dict, default=None
-        Digests of arrays by their id, each with the array itself, and of the files of modules by
-        their names; new ones are added.
+        Digests of arrays, classes and functions by their id, each with the thing itself, and of the
+        files of modules by their names; new ones are added.
 
     Raises
     ------
@@ -76,37 +78,24 @@ def digest(*values: Any, known: Known | None = None) -> str:
     description = _Description({} if known is None else known)
     for value in values:
         description.add(value)
-    return hashlib.blake2b(b"".join(description.words), digest_size=20).hexdigest()
+    return description.hexdigest()
 
 
 def array_digest(array: np.ndarray) -> str:
-    """Return a digest of an array of numbers, several times faster than a cryptographic one.
+    """Return a digest of an array of numbers, as fast as its memory can be read.
 
-    Of each chunk of 64 kB there are two sums of its 64-bit words, each word times an odd number of
-    its own. The second takes words that begin four bytes later: signs of floats are the last bits
-    of words in one of the two, where they could cancel each other. Nobody is kept from making
-    arrays of one digest on purpose.
-
-    Source: multilinear hashing, as in Lemire and Kaser, "Strongly universal string hashing is
-    fast", 2014.
+    Nobody is kept from making arrays of one digest on purpose.
     """
-    result = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=20)
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    whole = max(flat.size - 4, 0) // CHUNK * CHUNK
-    result.update(flat[whole:].tobytes())
-    for start in range(0, whole, _AT_ONCE):
-        stop = min(start + _AT_ONCE, whole)
-        for shift in (0, 4):
-            words = flat[start + shift : stop + shift].view(np.uint64).reshape(-1, CHUNK // 8)
-            result.update(np.einsum("ij,j->i", words, _FACTORS).tobytes())
-    return result.hexdigest()
+    result = xxh3_128(f"{array.dtype.str} {array.shape}".encode())
+    result.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return str(result.hexdigest())
 
 
 class _Description:
     """Writes values into a hash, each with its type, so that no two read the same."""
 
-    def __init__(self, known: Known) -> None:
-        self.words: list[bytes] = []
+    def __init__(self, known: Known, is_code: bool = False) -> None:
+        self.words: list[str] = []
         self.known = known
         # Objects that contain the one that is written now, and tensors, which may be shared; by id.
         self.path: dict[int, int] = {}
@@ -114,13 +103,21 @@ class _Description:
         # Classes and functions, which may call each other, and modules whose files are written.
         self.code: dict[int, tuple[int, Any]] = {}
         self.files: set[str] = set()
-        # Whether what is written now stands inside of a frozen estimator.
+        # Whether this is about a class or function, and whether what is written now stands inside
+        # of a frozen estimator.
+        self.is_code = is_code
         self.is_frozen = False
 
+    def hexdigest(self) -> str:
+        # With their lengths, so that it counts where one word ends and the next begins.
+        lengths = array("Q", map(len, self.words)).tobytes()
+        text = "".join(self.words).encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(
+            len(lengths).to_bytes(8, "little") + lengths + text, digest_size=20
+        ).hexdigest()
+
     def write(self, *words: str) -> None:
-        for word in words:
-            data = word.encode("utf-8", "surrogatepass")
-            self.words += len(data).to_bytes(8, "little"), data
+        self.words += words
 
     def add(self, value: Any) -> None:
         value = value.item() if isinstance(value, np.generic) and value.dtype != object else value
@@ -154,6 +151,8 @@ class _Description:
             self.add(value.__wrapped__)
         elif isinstance(value, (type, FunctionType)):
             self.add_written(value)
+        elif isinstance(value, CodeType):
+            self.write("code", _digest_of_code(value))
         elif isinstance(value, ModuleType):
             self.write("module", value.__name__)
             self.add_files(value.__name__)
@@ -167,6 +166,14 @@ class _Description:
         if id(array) not in self.known:
             self.known[id(array)] = array, array_digest(array)
         return self.known[id(array)][1]
+
+    def of_code(self, value: type | FunctionType) -> str:
+        """Return the digest of a class or function, which the stages of a fit have in common."""
+        if id(value) not in self.known:
+            code = _Description(self.known, is_code=True)
+            code.add_written(value)
+            self.known[id(value)] = value, code.hexdigest()
+        return self.known[id(value)][1]
 
     def add_tensor(self, tensor: Tensor) -> None:
         if id(tensor) in self.tensors:
@@ -186,6 +193,9 @@ class _Description:
         words = library_words(value)
         if words is not None:
             self.write(*words)
+            return
+        if not self.is_code and not self.is_frozen:
+            self.write("code", self.of_code(value))
             return
         if id(value) in self.code:
             self.write("written before", str(self.code[id(value)][0]))
@@ -260,6 +270,11 @@ class _Description:
             self.write(str(getattr(value, "__module__", "")), reduced)
             return
         self.add([*reduced[:3], *(None if it is None else list(it) for it in reduced[3:5])])
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_code(code: CodeType) -> str:
+    return digest(code_parts(code))
 
 
 def _digest_of_files(module: str) -> str:

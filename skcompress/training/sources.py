@@ -128,7 +128,7 @@ def function_parts(function: FunctionType) -> dict[str, Any]:
             cells.append(None)
     names = [n for n in _global_names(function.__code__) if n[0] in function.__globals__]
     return {
-        "code": code_parts(function.__code__),
+        "code": function.__code__,
         "defaults": (function.__defaults__, function.__kwdefaults__),
         "closure": cells,
         "globals": {".".join(name): _value(function.__globals__, name) for name in names},
@@ -147,10 +147,9 @@ def _value(namespace: dict[str, Any], name: tuple[str, ...]) -> Any:
 
 def code_parts(code: CodeType) -> tuple:
     """Return what code does, without where it was written."""
-    constants = [code_parts(c) if isinstance(c, CodeType) else c for c in code.co_consts]
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    return code.co_code, constants, names, counts
+    return code.co_code, code.co_consts, names, counts
 
 
 @lru_cache(maxsize=1024)

@@ -163,3 +163,19 @@ def test_what_comes_from_the_folder_can_be_saved(tmp_path):
         save(net.fit(rows, Y), tmp_path / "net.skc")
         sizes.append((tmp_path / "net.skc").stat().st_size)
     assert sizes[0] == sizes[2] != sizes[1]
+
+
+def test_what_stages_share_is_the_same_anew():
+    """A key does not depend on what was written for the one before."""
+
+    def helper(rows):
+        return rows.sum() if len(rows) else main(rows)
+
+    def main(rows):
+        return helper(rows) + X.sum()
+
+    known = {}
+    values = [[main, X], helper, [classifier(), X], [X, helper, main], np.longdouble(1)]
+    keys = [digest(value, known=known) for value in values]
+    assert keys == [digest(value) for value in values]
+    assert len(set(keys)) == 5
