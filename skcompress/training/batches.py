@@ -5,7 +5,8 @@ taken by the batch, with the same numbers, order and draws from torch's generato
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -86,10 +87,13 @@ class ArrayBatches:
         return self._batches()
 
     def _batches(self) -> Iterator[list[Any]]:
-        order = self._order()
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            stop = min(start + self.batch_size, len(self.dataset))
-            rows = slice(start, stop) if order is None else order[start:stop]
+        order, size = self._order(), self.batch_size
+        parts: Iterable[slice | Tensor]
+        if order is None:
+            parts = (slice(start, start + size) for start in range(0, len(self.dataset), size))
+        else:
+            parts = order.split(size)
+        for rows in islice(parts, len(self)):
             yield [_take(column, rows) for column in self._columns]
 
     def _order(self) -> Tensor | None:
@@ -182,4 +186,5 @@ def _take(column: Any, rows: slice | Tensor) -> Any:
         # A fresh tensor also starts at an address that suits vector instructions, as a
         # DataLoader's does; results may depend on that.
         return column[rows].clone(memory_format=torch.contiguous_format)
-    return column.index_select(0, rows.to(column.device))
+    rows = rows if rows.device == column.device else rows.to(column.device)
+    return column.index_select(0, rows)

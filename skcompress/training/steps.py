@@ -32,6 +32,10 @@ _SHORTENED = (
     "_zero_grad_optimizer",
     "_step_optimizer",
 )
+# Methods that only call the module or the criterion, but for NLLLoss, on rows that are where the
+# net is.
+_INFER = (NeuralNet.infer,)
+_GET_LOSS = (NeuralNet.get_loss, NeuralNetClassifier.get_loss)
 # Nets and callbacks without code of the user's that could look at the optimizer or copy the net
 # while it trains.
 _NETS = (NeuralNet, NeuralNetClassifier, NeuralNetBinaryClassifier, NeuralNetRegressor)
@@ -110,6 +114,10 @@ def _steps_as_skorch(net: NeuralNet) -> bool:
     )
 
 
+def _is_one_of(net: NeuralNet, name: str, methods: tuple[Callable, ...]) -> bool:
+    return getattr(type(net), name) in methods and name not in vars(net)
+
+
 class ShortStep:
     """A step of a net whose ``train_step`` is skorch's own, without the detours.
 
@@ -126,6 +134,9 @@ class ShortStep:
         parts = [getattr(net, name + "_") for name in [*net._modules, *net._criteria]]
         self._modules = [m for part in parts if isinstance(part, nn.Module) for m in part.modules()]
         self._modes: list[bool] = []
+        on_cpu = torch.device(net.device or "cpu").type == "cpu"
+        self._calls_module = on_cpu and _is_one_of(net, "infer", _INFER)
+        self._calls_criterion = on_cpu and _is_one_of(net, "get_loss", _GET_LOSS)
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """Update the net on one batch; return the loss and the output before the update."""
@@ -134,13 +145,25 @@ class ShortStep:
         self._set_training()
         Xi, yi = unpack_data(batch)
         with torch.enable_grad():
-            y_pred = net.infer(Xi)
-            loss = net.get_loss(y_pred, yi, X=Xi, training=True)
+            y_pred = self._infer(Xi)
+            loss = self._loss(y_pred, Xi, yi)
             loss.backward()
         named = TeeGenerator(net.get_all_learnable_params())
         net.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
         self.parameters.step()
         return {"loss": loss, "y_pred": y_pred}
+
+    def _infer(self, Xi: Any) -> Any:
+        if self._calls_module and type(Xi) is Tensor and Xi.is_cpu:
+            return self.net.module_(Xi)
+        return self.net.infer(Xi)
+
+    def _loss(self, y_pred: Any, Xi: Any, yi: Any) -> Tensor:
+        net = self.net
+        there = type(yi) is Tensor and yi.is_cpu
+        if self._calls_criterion and there and not isinstance(net.criterion_, nn.NLLLoss):
+            return net.criterion_(y_pred, yi)
+        return net.get_loss(y_pred, yi, X=Xi, training=True)
 
     def _set_training(self) -> None:
         """Switch to training mode if anything has left it; scores are taken without dropout."""

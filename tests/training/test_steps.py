@@ -145,6 +145,27 @@ def test_views_of_parameters_see_them_change():
         retrain(net, Data(X, Y), epochs=1, lr=None, after_step=fail)
 
 
+class Recorded(NeuralNetClassifier):
+    """Its methods have their say, be they the class's or the instance's."""
+
+    def infer(self, *args, **kwargs):
+        self.calls = [*getattr(self, "calls", []), "infer"]
+        return super().infer(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, Recorded])
+def test_methods_that_are_not_skorchs(kind):
+    """Steps call the module and the criterion themselves only where skorch would do no more."""
+    net, nets = make(MLP, CE, ADAM, WIDE, kind), [make(MLP, CE, ADAM, WIDE, OwnLoss)]
+    get_loss = net.get_loss
+    vars(net)["get_loss"] = lambda *args, **kwargs: 2 * get_loss(*args, **kwargs)
+    for each in (net, *nets):
+        retrain(each, Data(X, Y), epochs=1, lr=None, after_step=lambda _: None)
+    assert_identical(net, *nets)
+    n_steps = -(-N // 16)
+    assert getattr(net, "calls", []) == ["infer"] * (n_steps if kind is Recorded else 0)
+
+
 class Penalized(NeuralNetClassifier):
     def get_loss(self, *args, **kwargs):
         params = [p for group in self.optimizer_.param_groups for p in group["params"]]
