@@ -35,6 +35,7 @@ from .training.nets import (
     known_classes,
     number_classes,
     slim_net,
+    without_nested_tensors,
     wrapped_net,
 )
 from .training.progress import reporting
@@ -117,6 +118,7 @@ class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixi
         # Copying initializes a module, which draws numbers.
         seed_generators(stage_seed(seed, "compress"))
         self.net_ = copy_net(fitted_net(self.estimator_))
+        without_nested_tensors(self.net_.module_)
         self._inherit()
         check_dense(self.net_)
         self._compress(self.net_, data, stage_seed(seed, "compress"))
@@ -164,6 +166,7 @@ class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixi
         y = self._encode(y) if is_classifier(self) else y
         seed_generators(seed)
         probe = self._probe(net, X, y)
+        without_nested_tensors(probe.module_)
         X, dtype = inputs.to_dtype(X, probe.module_), inputs.float_dtype(probe.module_)
         self._input_shapes = probing.describe(X)
         # What the file and the graph say of the inputs.

@@ -143,8 +143,9 @@ def report(folder):
     table["net"] = table.net.str.replace("_", ", ")
     Path(__file__).with_suffix(".md").write_text("\n".join([
         "# Weights in a file, beside NNCodec\n",
-        "Written by `python docs/benchmarks/file_peer.py report`. Bytes of the integers of each"
-        " net, its density and seed beside its name, in the files of the"
+        "Written by `python docs/benchmarks/file_peer.py report FOLDER`, after its steps `ours`"
+        " and `peer` have filled the folder. Bytes of the integers of each net, its density and"
+        " seed beside its name, in the files of the"
         " [benchmark of files](file.md): by our coder, and by the arithmetic coder of NNCodec"
         " 2.1.3, the reference coder of ISO/IEC 15938-17, with the best of its settings for each"
         " tensor and without its headers. Order: NNCodec had them as the net has them, or with"

@@ -145,6 +145,23 @@ def copy_net(net: NeuralNet) -> NeuralNet:
     return copied
 
 
+def without_nested_tensors(module: nn.Module) -> None:
+    """Let encoders of padded sequences compute in evaluation mode as they do in training.
+
+    Of a batch of rows that are padded on the right, ``nn.TransformerEncoder`` gives zeros for the
+    padding, and of another it does not: what it says of a row depends on the other rows, and on
+    the mode. Compressed nets are without that short cut, as if ``enable_nested_tensor=False``.
+    """
+    for layer in encoders_with_nested_tensors(module):
+        layer.enable_nested_tensor = layer.use_nested_tensor = False
+
+
+def encoders_with_nested_tensors(module: nn.Module) -> list[nn.TransformerEncoder]:
+    """List encoders that compute otherwise for rows that are padded."""
+    encoders = [m for m in module.modules() if isinstance(m, nn.TransformerEncoder)]
+    return [encoder for encoder in encoders if getattr(encoder, "use_nested_tensor", False)]
+
+
 def slim_net(net: NeuralNet) -> None:
     """Drop in place what a net needs for training only, so that it pickles small.
 

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...graph import Graph, trace
 from ...pruning.units import Units, find_units
+from ...training.nets import encoders_with_nested_tensors
 from .contents import Contents, Entry, Specs
 from .interpreter import Interpreter
 from .predictor import RULES
@@ -80,26 +81,44 @@ def check_program(contents: Contents, program: Program, entries: list[Entry]) ->
     interpreter = Interpreter(program.operations, len(contents.specs), len(program.tensors))
     read = [tensors[name] for name in program.tensors]
     for n_rows in _TRIED:
-        if not computes(module, contents.specs, interpreter, read, n_rows):
-            raise ValueError(
-                f"{type(module).__name__} gives other outputs for {n_rows} rows than the operations"
-                f" that it performs for {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward"
-                " that depends on the number of rows, or changes what it computes with."
-            )
+        for padded in (False, True):
+            if not computes(module, contents.specs, interpreter, read, n_rows, padded):
+                raise _other_outputs(module, n_rows, padded)
+
+
+def _other_outputs(module: nn.Module, n_rows: int, padded: bool) -> ValueError:
+    name = type(module).__name__
+    if padded and encoders_with_nested_tensors(module):
+        return ValueError(
+            f"The nn.TransformerEncoder in {name} computes something else for a batch that is"
+            " padded on the right, by nested tensors, which a file cannot hold. Build it with"
+            " enable_nested_tensor=False; compressed nets are without them."
+        )
+    rows = f"{n_rows} rows that end in zeros" if padded else f"{n_rows} rows"
+    return ValueError(
+        f"{name} gives other outputs for {rows} than the operations that it performs for"
+        f" {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward that depends on the number"
+        " or the values of rows, or changes what it computes with."
+    )
 
 
 def computes(
-    module: nn.Module, specs: Specs, interpreter: Interpreter, tensors: list[Tensor], n_rows: int
+    module: nn.Module,
+    specs: Specs,
+    interpreter: Interpreter,
+    tensors: list[Tensor],
+    n_rows: int,
+    padded: bool = False,
 ) -> bool:
-    """Tell whether recorded operations give what a module gives, if that takes so many rows."""
+    """Tell whether recorded operations give what a module gives, if that takes such rows."""
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    args, kwargs = arguments(specs, n_rows, device)
+    args, kwargs = arguments(specs, n_rows, device, padded)
     with torch.no_grad():
         try:
             expected = tree_leaves(module(*args, **kwargs))[0].cpu()
         except Exception:  # so many rows are none that the net predicts
             return True
-        rows = [torch.from_numpy(x) for x in rows_like(specs, n_rows).values()]
+        rows = [torch.from_numpy(x) for x in rows_like(specs, n_rows, padded).values()]
         recorded = _run(interpreter, rows, [tensor.clone() for tensor in tensors])
     return _agree(recorded, expected)
 
@@ -122,22 +141,27 @@ def _agree(recorded: Tensor | None, expected: Tensor) -> bool:
 
 
 def arguments(
-    specs: Specs, n_rows: int, device: torch.device | None = None
+    specs: Specs, n_rows: int, device: torch.device | None = None, padded: bool = False
 ) -> tuple[tuple, dict[str, Tensor]]:
     """Return rows of normal numbers, or of ones for integers, as ``forward`` takes them."""
-    rows = rows_like(specs, n_rows)
+    rows = rows_like(specs, n_rows, padded)
     tensors = {name: torch.from_numpy(values).to(device) for name, values in rows.items()}
     return ((tensors[None],), {}) if None in tensors else ((), tensors)  # type: ignore[return-value]
 
 
-def rows_like(specs: Specs, n_rows: int) -> dict[str | None, np.ndarray]:
-    """Return rows of normal numbers, or of ones for integers and booleans, by name."""
+def rows_like(specs: Specs, n_rows: int, padded: bool = False) -> dict[str | None, np.ndarray]:
+    """Return rows of normal numbers, or of ones for integers and booleans, by name.
+
+    Padded rows end in zeros, after one, two and more steps.
+    """
     rng = np.random.default_rng(0)
     rows: dict[str | None, np.ndarray] = {}
     for name, dtype, shape in specs:
         size = (n_rows, *shape)
         floating = np.dtype(dtype).kind == "f"
         rows[name] = (rng.normal(size=size) if floating else np.ones(size)).astype(dtype)
+        for i in range(n_rows if padded and shape and shape[0] > 1 else 0):
+            rows[name][i, 1 + i % shape[0] :] = 0
     return rows
 
 

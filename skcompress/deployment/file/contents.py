@@ -78,7 +78,14 @@ def contents(estimator: Any, X: Any = None) -> Contents:
     """
     steps, fitted = unwrap(estimator)
     net = fitted_net(fitted)
-    specs = getattr(fitted, "_row_specs", None) or _specs(net, steps, X)
+    specs = getattr(fitted, "_row_specs", None)
+    given = None if specs is not None and X is None else _specs(net, steps, X)
+    if specs is not None and given is not None and _shapes(given) != _shapes(specs):
+        raise ValueError(
+            f"The net does not take X with rows of shape {_shapes(given)}; in fit they were of"
+            f" {_shapes(specs)}. Pass rows as in fit, or leave X out."
+        )
+    specs = given if specs is None else specs
     # Names of columns are checked by the first step; those after it are given arrays.
     names = None if steps else getattr(fitted, "feature_names_in_", None)
     return Contents(net, specs, _describe(fitted, net, specs, names), _entries(fitted, net), steps)
@@ -156,6 +163,12 @@ def _specs(net: NeuralNet, steps: Steps, X: Any) -> Specs | None:
     except ValueError:  # a step that takes no numbers
         return None
     return [(None, str(inputs.float_dtype(module)), [int(n) for n in np.shape(row)[1:]])]
+
+
+def _shapes(specs: Specs) -> Any:
+    """Return the shapes of rows by name, or of an array's alone."""
+    shapes = {name: tuple(shape) for name, _, shape in specs}
+    return shapes.get(None, shapes)
 
 
 def _rows(X: Any) -> Any:

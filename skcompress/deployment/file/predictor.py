@@ -157,6 +157,7 @@ class LoadedNet(BaseEstimator):
                     f"X is of {describe(X)}; the net was saved for rows of shape {tuple(shape)}"
                     + ("." if name is None else f" in {name!r}.")
                 )
+            inputs.type_of(x, dict.fromkeys("biuf", np.dtype(dtype)), name or "X")
             kind = np.dtype(dtype).kind
             if (kind == "i" and x.dtype.kind == "f") or (kind == "b" and x.dtype.kind != "b"):
                 raise ValueError(

@@ -18,7 +18,7 @@ from ...pruning.removal import remove_units
 from ...pruning.schedules import zero_fraction
 from ...pruning.units import Units, find_units
 from ...quantization.integers import IntegerModule
-from ...training.nets import stages, wrapped_net
+from ...training.nets import stages, without_nested_tensors, wrapped_net
 from .building import activation_ranges, read_classes, read_specs
 from .capture import arguments, computes
 from .contents import Steps, flat_steps
@@ -88,6 +88,7 @@ def _into_net(estimator: Any, net: NeuralNet, parts: Parts) -> Any:
     _check_kind(net, parts.about)
     net = clone(net).initialize()
     module = net.module_
+    without_nested_tensors(module)  # the file's operations are
     n_weights = sum(w.numel() for w in weight_matrices(module).values())
     _fold_norms(module, parts)
     _shrink(module, parts)

@@ -1,17 +1,22 @@
-"""Whether an estimator predicts what its module computes, of which graphs are written."""
+"""Whether an estimator predicts what its module computes, and a graph computes the same."""
 
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from sklearn.base import is_classifier
 from skorch import NeuralNet
 from skorch.utils import to_device, to_numpy, to_tensor
+from torch import nn
+from torch.utils._pytree import tree_map
 
 from ...prediction import winners
+from ...training.nets import encoders_with_nested_tensors
 from .fitted import Fitted, Predictor, as_taken
+from .session import run
 
 N_ROWS = 16
 
@@ -37,7 +42,7 @@ def check_agreement(net: Fitted, X: Any = None) -> None:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # about names that the columns had in fit
         method, theirs = _predicted(net, rows)
-        ours = _computed(net, rows)
+        ours = _computed(net, net.net.module_, rows)
         if not _same(theirs, ours.reshape(theirs.shape) if net.flat else ours):
             if not _same(theirs, _predicted(net, rows)[1]):
                 raise ValueError(
@@ -50,6 +55,69 @@ def check_agreement(net: Fitted, X: Any = None) -> None:
             _labels(net, theirs), net.estimator.predict(rows)
         ):
             raise _other(net, "predict")
+
+
+def check_graph(model: onnx.ModelProto, net: Fitted, X: Any = None) -> None:
+    """Run the graph of a net beside its module, on a few rows, if onnxruntime is installed.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Of the module as it computes without rounding activations.
+    net : Fitted
+    X : array-like or dict of arrays, default=None
+        As in :func:`check_agreement`; rows that end in zeros are tried as well.
+
+    Raises
+    ------
+    ValueError
+        If the outputs differ by more than rounding explains.
+    """
+    rows = _random(net) if X is None else _first(as_taken(X, net.module))
+    for some in (rows, _padded(rows)):
+        try:
+            expected = _computed(net, net.module, some)
+        except Exception:  # padding is nothing that every module takes
+            continue
+        feed = some if isinstance(some, Mapping) else {"X": some}
+        found = run(model, {name: np.ascontiguousarray(x) for name, x in feed.items()})
+        if found is not None and not _close(found, expected):
+            raise _other_graph(net)
+
+
+def _padded(X: Any) -> Any:
+    """Let rows end in zeros, after one, two and more steps."""
+    if isinstance(X, Mapping):
+        return {name: _padded(values) for name, values in X.items()}
+    values = np.array(X)
+    for i in range(len(values) if values.ndim > 1 else 0):
+        values[i, 1 + i % values.shape[1] :] = 0
+    return values
+
+
+def _close(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Tell whether a graph's outputs are a module's, but for the order of sums."""
+    if found.size != expected.size:
+        return False
+    largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0))
+    found, atol = found.reshape(expected.shape), 1e-3 * largest + 1e-6
+    return np.allclose(found, expected, rtol=0, atol=atol, equal_nan=True)
+
+
+def _other_graph(net: Fitted) -> ValueError:
+    name = type(net.module).__name__
+    if encoders_with_nested_tensors(net.module):
+        return ValueError(
+            f"The nn.TransformerEncoder in {name} computes something else for a batch that is"
+            " padded on the right, by nested tensors, which a graph cannot. Build it with"
+            " enable_nested_tensor=False; compressed nets are without them."
+        )
+    return ValueError(
+        f"The graph of {name} gives other predictions than {name} itself: its forward does"
+        " something that tracing does not see, such as a choice by the values of X, or an operation"
+        " that changes what others still read. Use operations that return new tensors, and"
+        " torch.where for choices."
+    )
 
 
 def _labels(net: Fitted, probabilities: np.ndarray) -> np.ndarray:
@@ -88,11 +156,12 @@ def _predicted(net: Fitted, rows: Any) -> tuple[str, np.ndarray]:
         ) from error
 
 
-def _computed(net: Fitted, rows: Any) -> np.ndarray:
-    """Return what the module computes, in evaluation mode, and skorch makes of that."""
-    module = net.net.module_.eval()
+def _computed(net: Fitted, module: nn.Module, rows: Any) -> np.ndarray:
+    """Return what a module computes, in evaluation mode, and skorch makes of that."""
+    module.eval()
     with torch.no_grad():
-        inputs = to_tensor(rows, net.net.device)
+        # Operations in place must not reach the caller's rows.
+        inputs = tree_map(torch.clone, to_tensor(rows, net.net.device))
         return to_numpy(to_device(Predictor(net.net, module)(inputs), "cpu"))
 
 

@@ -17,10 +17,9 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from ...distillation import DistilledNet
 from ...pruning import PrunedNet
 from ...quantization import QuantizedNet
-from .agreement import check_agreement
 from .fitted import Fitted, fitted
-from .model import used, write_net, writer
-from .writer import OPSET, Writer
+from .model import named, net_to_onnx, used, write_net, writer
+from .writer import OPSET, TYPES, Writer
 
 # skl2onnx's types by the numbers of ONNX's: labels may be of any of them.
 _NAMES = {"FLOAT": "Float", "DOUBLE": "Double", "STRING": "String", "BOOL": "Boolean"}
@@ -41,12 +40,15 @@ class Step(BaseEstimator):
     net : Fitted
     labels : bool
         Whether a classifier's graph gives labels, beside probabilities.
+    rows : bool
+        Whether the graph also gives the rows that come to the net.
     narrowest : int
         Fewest bits that integers may be stored in; those of opset 21 have 4.
     """
 
     net: Fitted
     labels: bool = True
+    rows: bool = False
     narrowest: int = 4
 
 
@@ -70,7 +72,7 @@ def _step(model: Any, inputs: list) -> Step:
     if isinstance(model, NeuralNet) and known:
         rows = np.zeros((2, *shape), guess_numpy_type(inputs[0].type))
     net = fitted(model, rows)
-    check_agreement(net)
+    net_to_onnx(net)  # which checks it
     return Step(net)
 
 
@@ -121,7 +123,11 @@ def _written(operator: Any, prefix: str) -> tuple[Writer, list]:
     step = operator.raw_operator
     w = writer(step.net, prefix, step.narrowest)
     joined = _joined(w, step.net, [variable.full_name for variable in operator.inputs])
-    return w, write_net(w, step.net, [joined], labels=step.labels)
+    outputs = write_net(w, step.net, [joined], labels=step.labels)
+    if step.rows:
+        (((shape, dtype)),) = step.net.rows.values()
+        outputs.append(named(w, joined, "rows", TYPES[getattr(torch, dtype)], list(shape)))
+    return w, outputs
 
 
 def _joined(w: Writer, net: Fitted, names: list[str]) -> str:

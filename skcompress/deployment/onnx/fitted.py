@@ -31,11 +31,14 @@ class Predictor(nn.Module):
         super().__init__()
         self.module = module
         self.nonlinearity = net._get_predict_nonlinearity()
+        self.is_binary = isinstance(net, NeuralNetBinaryClassifier)
 
     def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
         """Return what the net's ``predict_proba`` returns."""
         output = self.module(**inputs) if isinstance(inputs, dict) else self.module(inputs)
-        return self.nonlinearity(output[0] if isinstance(output, tuple) else output)
+        output = output[0] if isinstance(output, tuple) else output
+        # As skorch's binary classifier, whose module may give a column.
+        return self.nonlinearity(output.reshape(-1) if self.is_binary else output)
 
 
 @dataclass(frozen=True)

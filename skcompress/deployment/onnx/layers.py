@@ -151,6 +151,11 @@ def avg_pool(
     """Write pooling by the mean."""
     n = meta(node.args[0]).dim() - 2
     kernel = each(kernel, n)
+    if ceil_mode and divisor is not None:
+        raise ValueError(
+            "average pooling with ceil_mode and divisor_override has windows of unequal size that"
+            " are divided by the same number. Leave one of the two out"
+        )
     y = w.add(
         "AveragePool", x, kernel_shape=kernel, strides=each(stride or kernel, n),
         pads=each(padding, n) * 2, ceil_mode=int(ceil_mode),
@@ -180,7 +185,11 @@ def adaptive_pool(w: Writer, node: Node, x: str, sizes: Any) -> Any:
 
 def embedding(w: Writer, node: Node, table: Any, indices: str, *_: Any) -> str:
     """Write the look-up of rows; the other arguments are for training."""
-    return w.add("Gather", value(w, table), indices)
+    # ONNX counts from the end below zero, where torch has no row: nor shall the graph.
+    dtype = meta(node.args[1]).dtype
+    table, n_rows = value(w, table), w.constant(meta(node.args[0]).shape[0], dtype)
+    is_negative = w.add("Less", indices, w.constant(0, dtype))
+    return w.add("Gather", table, w.add("Where", is_negative, n_rows, indices))
 
 
 def attention(

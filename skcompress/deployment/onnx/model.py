@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..._version import __version__
 from ...graph import takes_any_batch
-from .agreement import check_agreement
+from .agreement import check_agreement, check_graph
 from .fitted import Fitted, fitted, unwrapped
 from .operations import apply
 from .session import check_runs
@@ -23,7 +24,12 @@ from .writer import IR_VERSIONS, NARROW, OPSET, OPSET_OF_2_BITS, TYPES, Stored, 
 
 
 def to_onnx(
-    estimator: Any, X: Any = None, *, labels: bool = True, floats: bool = False
+    estimator: Any,
+    X: Any = None,
+    *,
+    labels: bool = True,
+    floats: bool = False,
+    rows: bool = False,
 ) -> onnx.ModelProto:
     """Return the ONNX model of a fitted estimator; see ``export_onnx``.
 
@@ -35,6 +41,8 @@ def to_onnx(
         Whether a classifier's graph gives labels, beside probabilities.
     floats : bool
         Whether to store decoded weights, and leave activations as they are.
+    rows : bool
+        Whether the graph of a Pipeline also gives what its steps make of X, as ``rows``.
     """
     inner = unwrapped(estimator)
     if isinstance(inner, Pipeline):
@@ -44,8 +52,21 @@ def to_onnx(
             raise ImportError(
                 "Pipelines need the package skl2onnx: pip install 'skcompress[onnx]'"
             ) from error
-        return pipeline_to_onnx(inner, X, labels=labels, floats=floats)
-    net = fitted(inner, X, floats=floats)
+        return pipeline_to_onnx(inner, X, labels=labels, floats=floats, rows=rows)
+    return net_to_onnx(fitted(inner, X, floats=floats), X, labels=labels)
+
+
+def net_to_onnx(net: Fitted, X: Any = None, *, labels: bool = True) -> onnx.ModelProto:
+    """Return the ONNX model of a net, which gives what the net gives for a few rows.
+
+    Parameters
+    ----------
+    net : Fitted
+    X : array-like or dict of arrays, default=None
+        Rows as the net takes them.
+    labels : bool
+        As ``to_onnx`` takes them.
+    """
     check_agreement(net, X)
     w = writer(net)
     inputs = {name or "X": row for name, row in net.rows.items()}
@@ -56,7 +77,13 @@ def to_onnx(
     ]
     nodes, initializers = used(w, [info.name for info in outputs])
     graph = helper.make_graph(nodes, "skcompress", infos, outputs, initializers)
-    return finished(helper.make_model(graph), metadata(net, inner))
+    model = finished(helper.make_model(graph), metadata(net, net.estimator))
+    if net.integers is None:
+        check_graph(model, net, X)
+    else:
+        # Numbers at the edge of two steps fall to either: what is compared is without the steps.
+        net_to_onnx(replace(net, integers=None), X)
+    return model
 
 
 def finished(model: onnx.ModelProto, facts: dict[str, str]) -> onnx.ModelProto:
@@ -118,14 +145,14 @@ def _outputs(
     if not is_classifier(net.estimator):
         if net.flat:
             predicted, shape = w.reshape(predicted, [-1]), []
-        return [_named(w, predicted, "predictions", kind, shape)]
-    outputs = [_named(w, predicted, "probabilities", kind, shape)]
+        return [named(w, predicted, "predictions", kind, shape)]
+    outputs = [named(w, predicted, "probabilities", kind, shape)]
     if not labels:
         return outputs
     classes = np.arange(shape[0]) if net.classes is None else net.classes
     stored = numpy_helper.from_array(_storable(classes))
     found = w.add("Gather", w.store(stored, "classes"), _winners(w, predicted, net.threshold, kind))
-    return [_named(w, found, "labels", stored.data_type, []), *outputs]
+    return [named(w, found, "labels", stored.data_type, []), *outputs]
 
 
 def _winners(w: Writer, probabilities: str, threshold: float | None, kind: int) -> str:
@@ -144,7 +171,8 @@ def _storable(classes: np.ndarray) -> np.ndarray:
     return classes.astype(np.float32) if classes.dtype == np.float16 else classes
 
 
-def _named(w: Writer, value: str, name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:
+def named(w: Writer, value: str, name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:
+    """Give a value the name of an output."""
     w.nodes.append(helper.make_node("Identity", [value], [w.prefix + name]))
     return helper.make_tensor_value_info(w.prefix + name, kind, ["rows", *shape])
 

@@ -49,16 +49,22 @@ def apply(w: Writer, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any
 
 def _check_overwritten(node: Node) -> None:
     """Refuse an operation in place on a value that is read again."""
-    source = node.args[0]
-    assert isinstance(source, Node)
+    source = _owner(node.args[0])
     # Views share the memory, and tracing follows names.
-    views = [user for user in source.users if kind_of(user) in moves.RULES]
-    readers = [*source.users, *(reader for view in views for reader in view.users)]
-    if any(node < reader for reader in readers):
+    shared = [other for other in node.graph.nodes if _owner(other) is source]
+    if any(node < reader for other in shared for reader in other.users):
         raise ValueError(
             f"{kind_of(node)} changes {source.name} in place, and that is read again later. Use"
             " the operation that returns a new tensor"
         )
+
+
+def _owner(node: Any) -> Node:
+    """Return what a value is a view of, or may be."""
+    assert isinstance(node, Node)
+    if node.op == "call_function" and kind_of(node) in _VIEWS and isinstance(node.args[0], Node):
+        return _owner(node.args[0])
+    return node
 
 
 # Operations that ONNX has, too: torch's name and ONNX's.
@@ -72,6 +78,10 @@ _SAME = {
 # What does nothing in evaluation mode.
 _DROPOUTS = ["dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"]
 _IDENTITIES = ["contiguous", "clone", "detach", "alias", "lift_fresh_copy"]
+# What has memory of its own in any case, and what may have that of its input.
+_COPIES = {"clone", "repeat", "tile", "tril", "triu", "pad", "constant_pad_nd", "flip"}
+_COPIES |= {"index", "index_select", "gather", "cat", "concat", "stack"}
+_VIEWS = {*moves.RULES, *_DROPOUTS, *_IDENTITIES, "to", "_to_copy", "type_as", "getitem"} - _COPIES
 RULES: dict[str, Rule] = {
     **{name: same(op) for name, op in _SAME.items()},
     "hardsigmoid": same("HardSigmoid", alpha=1 / 6, beta=0.5),

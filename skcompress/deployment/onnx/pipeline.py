@@ -15,17 +15,21 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.pipeline import Pipeline
 
-from .agreement import check_agreement
 from .converters import Step, register_steps
 from .fitted import Fitted, fitted, steps_of, transformed
-from .model import finished, metadata
+from .model import finished, metadata, net_to_onnx
 from .writer import OPSET
 
 Types = list[tuple[str, Any]]
 
 
 def pipeline_to_onnx(
-    pipeline: Pipeline, X: Any = None, *, labels: bool = True, floats: bool = False
+    pipeline: Pipeline,
+    X: Any = None,
+    *,
+    labels: bool = True,
+    floats: bool = False,
+    rows: bool = False,
 ) -> onnx.ModelProto:
     """Return the ONNX model of a fitted Pipeline that ends in a net.
 
@@ -34,7 +38,7 @@ def pipeline_to_onnx(
     pipeline : Pipeline
     X : array-like, default=None
         A few rows; a frame gives the graph an input for each column, with the column's type.
-    labels, floats : bool
+    labels, floats, rows : bool
         As ``to_onnx`` takes them.
 
     Raises
@@ -43,12 +47,12 @@ def pipeline_to_onnx(
         If skl2onnx does not know a step, or needs a few rows.
     """
     *steps, last = steps_of(pipeline)
-    rows = transformed(steps, X)
-    net = fitted(last, rows, floats=floats)
-    check_agreement(net, rows)
+    taken = transformed(steps, X)
+    net = fitted(last, taken, floats=floats)
+    net_to_onnx(net, taken)  # which checks it
     types = _unseen(steps, net) if X is None else _seen(X)
     named = [(f"step{i}", step) for i, step in enumerate(steps)]
-    plain = Pipeline([*named, ("net", Step(net, labels, narrowest=2))])
+    plain = Pipeline([*named, ("net", Step(net, labels, rows, narrowest=2))])
     register_steps()
     opsets = {"": OPSET, "ai.onnx.ml": 3}
     try:
@@ -96,7 +100,14 @@ def _seen(X: Any) -> Types:
         If they are no table, or an array of which ONNX has no type.
     """
     if hasattr(X, "columns"):
-        return guess_data_type(X)
+        try:
+            return guess_data_type(X)
+        except NotImplementedError as error:  # whose message is skl2onnx's own
+            types = sorted({str(dtype) for dtype in X.dtypes})
+            raise ValueError(
+                f"X has columns of {', '.join(types)}, not all of which ONNX has types for. Turn"
+                " categories into strings or numbers, and times into numbers."
+            ) from error
     X = np.asarray(X)
     if X.ndim < 2:
         raise ValueError(

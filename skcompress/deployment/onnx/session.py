@@ -1,7 +1,10 @@
-"""Whether a graph can be run."""
+"""Whether a graph can be run, and what it gives."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import onnx
 
 
@@ -15,16 +18,38 @@ def check_runs(model: onnx.ModelProto) -> None:
     ValueError
         If it cannot, because it lacks an operation for a type, for example.
     """
+    _session(model)
+
+
+def run(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the last output of a graph, or None if onnxruntime is not installed.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be run with these rows.
+    """
+    session = _session(model)
+    if session is None:
+        return None
+    try:
+        outputs: list[np.ndarray] = session.run(None, feed)
+        return outputs[-1]
+    except Exception as error:
+        raise ValueError(f"onnxruntime does not run the graph: {error}") from error
+
+
+def _session(model: onnx.ModelProto) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        return
+        return None
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4  # what fails is raised, and need not be logged
     content, providers = model.SerializeToString(), ["CPUExecutionProvider"]
     try:
-        onnxruntime.InferenceSession(content, options, providers=providers)
+        return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # its errors have no common class
         raise ValueError(_reason(model, str(error))) from error
 

@@ -9,7 +9,7 @@ from sklearn.pipeline import Pipeline
 
 from ..onnx.fitted import Fitted, fitted, steps_of, transformed, unwrapped
 from .inputs import InputSpec, as_arrays
-from .predictor import MAX_ROWS, Content, Deployed, DeployedClassifier, DeployedRegressor
+from .predictor import MAX_ROWS, ROWS, Content, Deployed, DeployedClassifier, DeployedRegressor
 
 FORMS = (
     "fp32",
@@ -37,7 +37,7 @@ def candidates(
         from ..onnx.model import to_onnx
         from .forms import forms as makers_of
 
-        plain = to_onnx(estimator, X, labels=False, floats=True)
+        plain = to_onnx(estimator, X, labels=False, floats=True, rows=True)
     except ImportError as error:
         raise ImportError(
             "deploy needs the packages onnx, onnxruntime and skl2onnx: pip install"
@@ -49,14 +49,16 @@ def candidates(
     feed = as_arrays(X, _inputs(plain, outer), getattr(outer, "feature_names_in_", None))
     makers = makers_of(plain, feed)
     if net.integers is not None:
-        makers["int8 as fitted"] = lambda: to_onnx(estimator, X, labels=False)
+        makers["int8 as fitted"] = lambda: to_onnx(estimator, X, labels=False, rows=True)
     found, failed = {}, {}
     for name in makers if forms is None else [n for n in FORMS if n in forms]:
         try:
-            found[name] = _deployed(makers[name](), name, outer, net, n_threads)
+            model = makers[name]() if name in makers else None
+            if model is None:
+                failed[name] = "the net has no layer for it"
+                continue
+            found[name] = _deployed(model, name, outer, net, n_threads)
             found[name]._in_parts({key: values[:1] for key, values in feed.items()})
-        except KeyError:
-            failed[name] = "the net does not have it"
         except Exception as error:  # whatever a tool that quantizes, or the runtime, raises
             found.pop(name, None)
             failed[name] = f"onnxruntime fails: {str(error).strip().splitlines()[0]}"
@@ -69,7 +71,8 @@ def candidates(
 def _deployed(model: Any, form: str, outer: Any, net: Fitted, n_threads: int) -> Deployed:
     classes = net.classes
     if is_classifier(net.estimator) and classes is None:
-        classes = np.arange(model.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+        output = next(o for o in model.graph.output if o.name != ROWS)
+        classes = np.arange(output.type.tensor_type.shape.dim[1].dim_value)
     content = Content(
         model.SerializeToString(),
         _inputs(model, outer),
@@ -103,6 +106,8 @@ def _tables(graph: Any) -> dict[str, int]:
     """Return the rows of the tables that values choose from, such as those of embeddings."""
     sizes = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
     source = {n.output[0]: n.input[0] for n in graph.node if n.op_type in ("Cast", "Identity")}
+    # Which turns indices below zero into ones that are too large.
+    source |= {n.output[0]: n.input[2] for n in graph.node if n.op_type == "Where"}
     found: dict[str, int] = {}
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in sizes:

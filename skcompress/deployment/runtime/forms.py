@@ -18,6 +18,7 @@ from onnxruntime.quantization import (
 
 from .linear import with_own_weights, with_ranges
 from .padding import pad_channels
+from .predictor import ROWS
 
 # Rows that the ranges of activations are measured on.
 CALIBRATION_ROWS = 512
@@ -41,8 +42,10 @@ class Rows(CalibrationDataReader):
 
 def forms(
     plain: onnx.ModelProto, feed: Mapping[str, np.ndarray]
-) -> dict[str, Callable[[], onnx.ModelProto]]:
+) -> dict[str, Callable[[], onnx.ModelProto | None]]:
     """Return how to make each form of a floating-point graph, by its name.
+
+    A maker returns None where no layer would compute in integers.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def forms(
     feed : dict of ndarray
         Rows as the graph takes them.
     """
-    makers = {
+    makers: dict[str, Callable[[], onnx.ModelProto | None]] = {
         "fp32": lambda: plain,
         "int8 dynamic": lambda: _dynamic(plain, DYNAMIC),
         "int8 static": lambda: _static(plain, feed),
@@ -69,11 +72,12 @@ def forms(
     return makers
 
 
-def _linear(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    return with_ranges(_dynamic(model, LINEAR), next(Rows(feed).batches))
+def _linear(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto | None:
+    quantized = _dynamic(model, LINEAR)
+    return None if quantized is None else with_ranges(quantized, next(Rows(feed).batches))
 
 
-def _dynamic(model: onnx.ModelProto, operations: Sequence[str]) -> onnx.ModelProto:
+def _dynamic(model: onnx.ModelProto, operations: Sequence[str]) -> onnx.ModelProto | None:
     """Quantize operations by onnxruntime, with ranges of each batch."""
     settings = {"op_types_to_quantize": list(operations), "per_channel": True}
     return _through_files(
@@ -81,9 +85,9 @@ def _dynamic(model: onnx.ModelProto, operations: Sequence[str]) -> onnx.ModelPro
     )
 
 
-def _static(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+def _static(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto | None:
     """Quantize a graph by onnxruntime, with ranges from rows."""
-    return _through_files(
+    quantized = _through_files(
         model,
         lambda *paths: quantize_static(
             *paths, Rows(feed), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -91,16 +95,33 @@ def _static(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.Mode
             weight_type=QuantType.QInt8,
         ),
     )  # fmt: skip
+    return quantized and _with_rows_as_they_were(quantized)
+
+
+def _with_rows_as_they_were(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Let the rows that are looked at be those before the net rounds them."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        while ROWS in node.output and _rounds(makers.get(node.input[0])):
+            node.input[0] = makers[node.input[0]].input[0]
+    return model
+
+
+def _rounds(node: onnx.NodeProto | None) -> bool:
+    return node is not None and node.op_type in ("QuantizeLinear", "DequantizeLinear")
 
 
 def _through_files(
     model: onnx.ModelProto, convert: Callable[[Path, Path], None]
-) -> onnx.ModelProto:
+) -> onnx.ModelProto | None:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         onnx.save(with_own_weights(model, LINEAR), before)
         convert(before, after)
-        return onnx.load(after)
+        quantized = onnx.load(after)
+    kinds = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
+    weights = [t for t in quantized.graph.initializer if t.data_type in kinds and len(t.dims) > 1]
+    return quantized if weights else None
 
 
 @contextlib.contextmanager

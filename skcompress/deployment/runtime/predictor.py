@@ -15,6 +15,8 @@ from .inputs import InputSpec, as_arrays
 # Rows of a call of the runtime. What a layer makes of so many stays in the caches, and memory is
 # bounded.
 MAX_ROWS = 128
+# The output of a Pipeline's graph that is only looked at.
+ROWS = "rows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,8 @@ class Content:
     Parameters
     ----------
     model : bytes
-        An ONNX graph with one output: probabilities, or a regressor's predictions.
+        An ONNX graph with the output ``probabilities``, or a regressor's ``predictions``; and that
+        of a Pipeline with the ``rows`` that its steps give the net.
     inputs : dict of InputSpec
         What a row of each input looks like.
     classes : ndarray or None
@@ -74,13 +77,16 @@ class Deployed(BaseEstimator):
             raise ImportError(
                 "A deployed net needs the package onnxruntime: pip install 'skcompress[onnx]'"
             ) from error
+        if not isinstance(self.n_threads, (int, np.integer)) or self.n_threads < 1:
+            raise ValueError(f"n_threads is {self.n_threads!r}; give a whole number, at least 1.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.n_threads, 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, and need not be logged
         session = onnxruntime.InferenceSession(
             self.content.model, options, providers=["CPUExecutionProvider"]
         )
-        self._outputs = [output.name for output in session.get_outputs()]
+        names = [output.name for output in session.get_outputs()]
+        self._outputs = [n for n in names if n != ROWS] + [n for n in names if n == ROWS]
         self._name, spec = next(iter(self.content.inputs.items()))
         self._shape, self._dtype = spec.shape, spec.dtype
         # Integers may be indices, whose range is checked.
@@ -161,7 +167,7 @@ class Deployed(BaseEstimator):
         ):
             feed = {self._name: X}
             if len(X) <= self.content.max_rows:
-                return run(self._outputs, feed)[0]
+                return _predictions(run(self._outputs, feed))
             return self._in_parts(feed)
         return self._in_parts(as_arrays(X, self.content.inputs, self.content.feature_names))
 
@@ -172,14 +178,22 @@ class Deployed(BaseEstimator):
         for start in range(0, n_rows, step):
             rows = {name: values[start : start + step] for name, values in feed.items()}
             try:
-                parts.append(run(self._outputs, rows)[0])
+                found = run(self._outputs, rows)
             except Exception as error:  # onnxruntime has classes of its own for each failure
                 raise ValueError(f"The graph does not take these rows: {error}") from error
-        result = np.concatenate(parts)
-        may_miss = any(spec.may_miss for spec in self.content.inputs.values())
-        if may_miss and not np.isfinite(result).all():
-            raise ValueError("Input X contains NaN, which no step before the net replaces.")
-        return result
+            parts.append(_predictions(found))
+        return np.concatenate(parts)
+
+
+def _predictions(outputs: list[np.ndarray]) -> np.ndarray:
+    """Return a graph's predictions; integers would show nothing of what is not finite."""
+    for rows in outputs[1:]:
+        if not isfinite(np.vdot(rows, rows)) and not np.isfinite(rows).all():
+            raise ValueError(
+                "Input X contains NaN that no step before the net replaces, or a value too large"
+                f" for {rows.dtype} after them."
+            )
+    return outputs[0]
 
 
 # What a session is, which starts anew in another process.

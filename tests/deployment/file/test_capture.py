@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from skcompress import load, save, size_in_bytes
+from skcompress import PrunedNet, load, save, size_in_bytes
 from skcompress.deployment.file.artifact import to_bytes
 from tests.deployment.file.modules import pruned
+from tests.deployment.padded import PaddedEncoder, sentences
 from tests.pruning_modules import MLP, classification, classifier, regressor
 
 
@@ -162,3 +163,54 @@ def test_random_numbers_are_as_if_nothing_was_saved(tmp_path):
     load(tmp_path / "net.skc")
     load(tmp_path / "net.skc", estimator=classifier())
     assert torch.equal(before, torch.get_rng_state())
+
+
+class Casts(nn.Module):
+    """Turns numbers into other types, as masks and scales are."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, X):
+        mask = (X != 0).float()
+        return self.layer(X.double().to(torch.float32) * mask + X.long().to(X.dtype))
+
+
+def test_casts_are_written(tmp_path):
+    """Without what torch.export asserts before them."""
+    X, y = classification()
+    X = X[:, :4].astype(np.float32)
+    net = pruned(classifier(Casts)).fit(X, y)
+    save(net, tmp_path / "net.skc")
+    found = load(tmp_path / "net.skc").predict_proba(X)
+    np.testing.assert_allclose(found, net.predict_proba(X), atol=1e-6)
+    assert size_in_bytes(net) == (tmp_path / "net.skc").stat().st_size
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_padded_sequences(granularity, tmp_path):
+    """Compressed nets are without nested tensors, and so is what is loaded to train on."""
+    X, y = sentences()
+    plain = classifier(PaddedEncoder, max_epochs=1)
+    net = PrunedNet(plain, granularity=granularity, sparsity=0.3, retrain_epochs=1, random_state=0)
+    save(net.fit(X, y), tmp_path / "net.skc")
+    expected = net.predict_proba(X)
+    for loaded in (load(tmp_path / "net.skc"), load(tmp_path / "net.skc", net)):
+        np.testing.assert_allclose(loaded.predict_proba(X), expected, atol=1e-6)
+    np.testing.assert_allclose(net.predict_proba(X[5:6]), expected[5:6], atol=1e-6)
+    with pytest.raises(ValueError, match="Build it with enable_nested_tensor=False"):
+        save(plain.fit(X, y), tmp_path / "net.skc", X)
+    save(plain.set_params(module__nested=False).fit(X, y), tmp_path / "net.skc", X)
+
+
+def test_rows_of_another_shape(tmp_path):
+    """What a compressed net remembers and what it is told must be the same."""
+    X, y = classification()
+    net = pruned(classifier()).fit(X, y)
+    with pytest.raises(ValueError, match=r"rows of shape \(2,\); in fit they were of \(6,\)"):
+        save(net, tmp_path / "net.skc", X[:, :2])
+    save(net, tmp_path / "net.skc", X)
+    with pytest.raises(ValueError, match="X has dtype datetime64"):
+        load(tmp_path / "net.skc").predict(np.full(X.shape, np.datetime64("2024-01-01")))

@@ -161,7 +161,7 @@ def test_a_form_that_cannot_be_made_is_left_out(monkeypatch):
     deployed = deploy(pruned, X, n_repeats=1)
     assert "int8 dynamic, since onnxruntime fails: no such kernel." in deployed.message_
     np.testing.assert_array_equal(deployed.predict(X), pruned.predict(X))
-    with pytest.raises(ValueError, match=r"No form .* made\. int8 as fitted: the net does not"):
+    with pytest.raises(ValueError, match=r"No form .* made\. int8 as fitted: the net has no layer"):
         deploy(pruned, X, forms=["int8 as fitted"])
 
 

@@ -130,5 +130,5 @@ def test_deploy_tries_it():
     np.testing.assert_allclose(deployed.predict_proba(X), net.predict_proba(X), atol=0.02)
     flat = X.reshape(40, -1)
     mlp = NeuralNetClassifier(nn.Linear(64, 3), verbose=0, **settings).fit(flat, y)
-    with pytest.raises(ValueError, match="int8 linear: the net does not have it"):
+    with pytest.raises(ValueError, match="int8 linear: the net has no layer for it"):
         deploy(mlp, flat, forms=["int8 linear"], n_repeats=1)

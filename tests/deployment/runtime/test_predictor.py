@@ -12,7 +12,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skcompress import PrunedNet, deploy
+from skcompress import PrunedNet, QuantizedNet, deploy
 from tests.contract_modules import TwoInputs
 from tests.pruning_modules import classification, classifier
 
@@ -73,7 +73,7 @@ def test_missing_values_that_a_step_replaces():
     deployed = deploy(scaled, X, **QUICK)
     with pytest.raises(ValueError, match="NaN"):
         scaled.predict(missing)
-    with pytest.raises(ValueError, match="contains NaN, which no step before the net replaces"):
+    with pytest.raises(ValueError, match="contains NaN that no step before the net replaces"):
         deployed.predict(missing)
 
 
@@ -124,3 +124,26 @@ def test_inputs_of_different_lengths(tokens):
     _, deployed, X = tokens
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         deployed.predict(X | {"tokens": X["tokens"][:1]})
+
+
+@pytest.mark.parametrize("form", ["fp32", "int8 static", "int8 as fitted"])
+def test_what_is_not_finite_after_the_steps(form):
+    """Integers hide it, and are not asked."""
+    X, y = classification()
+    quantized = QuantizedNet(classifier(), activations="static", random_state=0)
+    pipeline = make_pipeline(StandardScaler(), quantized).fit(X.astype(np.float64), y)
+    deployed = deploy(pipeline, X.astype(np.float64), tolerance=1.0, **QUICK | {"forms": [form]})
+    row = X[:1].astype(np.float64)
+    for number in (np.nan, 1e39, -1e300):
+        row[0, 1] = number
+        for predictor in (pipeline, deployed):
+            with pytest.raises(ValueError, match=r"NaN|infinity"):
+                predictor.predict(row)
+    np.testing.assert_array_equal(deployed.predict(X[:3]).shape, (3,))
+
+
+@pytest.mark.parametrize("n_threads", ["x", 0, 1.5])
+def test_threads_that_are_no_number(deployed, n_threads):
+    """They are refused before the runtime is started."""
+    with pytest.raises(ValueError, match=r"n_threads is .*; give a whole number, at least 1"):
+        clone(deployed).set_params(n_threads=n_threads).predict(classification()[0])
