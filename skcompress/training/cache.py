@@ -287,5 +287,6 @@ def _unpack_inner(
         return None
     fit.keys[id(inner)] = inner, key
     if isinstance(inner, NeuralNet):
+        inner.callbacks = "disable"  # they have done their part, and would be dropped next
         return _unpack_dense(inner, entry, seed)
     return _unpack_estimator(fit, own, inner, entry, draw_seed(inner.random_state))

@@ -148,6 +148,7 @@ def _pack_module(entry: Entry, prefix: str, module: Any, base: Any) -> dict[str,
     return facts
 
 
+@torch.no_grad()
 def _unpack_module(entry: Entry, prefix: str, facts: dict[str, Any], module: Any) -> None:
     if not facts:
         return
@@ -178,7 +179,6 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-@torch.no_grad()
 def _put(module: nn.Module, name: str, tensor: Tensor, is_parameter: bool) -> None:
     """Put a tensor in its place, and in the place of those that are shared with it."""
     path, _, leaf = name.rpartition(".")
