@@ -134,10 +134,12 @@ def _agree(recorded: Tensor | None, expected: Tensor) -> bool:
     """Compare outputs; units in another order are summed in another order."""
     if recorded is None or recorded.shape != expected.shape:
         return False
-    recorded, expected = recorded.double(), expected.double()
+    # Kernels of attention differ in what they make of a row that is masked as a whole.
+    known = expected.isfinite() if expected.isnan().any() else torch.ones_like(expected).bool()
+    recorded, expected = recorded.double()[known], expected.double()[known]
     finite = expected[expected.isfinite()].abs()
     largest = float(finite.max()) if finite.numel() else 0.0
-    return torch.allclose(recorded, expected, rtol=0, atol=1e-3 * largest + 1e-6, equal_nan=True)
+    return torch.allclose(recorded, expected, rtol=0, atol=1e-3 * largest + 1e-6)
 
 
 def arguments(

@@ -79,13 +79,13 @@ def contents(estimator: Any, X: Any = None) -> Contents:
     steps, fitted = unwrap(estimator)
     net = fitted_net(fitted)
     specs = getattr(fitted, "_row_specs", None)
-    given = None if specs is not None and X is None else _specs(net, steps, X)
-    if specs is not None and given is not None and _shapes(given) != _shapes(specs):
+    if specs is None:
+        specs = _specs(net, steps, X)
+    elif isinstance(X, np.ndarray) and not steps and X.shape[1:] != _shapes(specs):
         raise ValueError(
-            f"The net does not take X with rows of shape {_shapes(given)}; in fit they were of"
+            f"The net does not take X with rows of shape {X.shape[1:]}; in fit they were of"
             f" {_shapes(specs)}. Pass rows as in fit, or leave X out."
         )
-    specs = given if specs is None else specs
     # Names of columns are checked by the first step; those after it are given arrays.
     names = None if steps else getattr(fitted, "feature_names_in_", None)
     return Contents(net, specs, _describe(fitted, net, specs, names), _entries(fitted, net), steps)

@@ -17,6 +17,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from ...distillation import DistilledNet
 from ...pruning import PrunedNet
 from ...quantization import QuantizedNet
+from . import ROWS
 from .fitted import Fitted, fitted
 from .model import named, net_to_onnx, used, write_net, writer
 from .writer import OPSET, TYPES, Writer
@@ -126,7 +127,7 @@ def _written(operator: Any, prefix: str) -> tuple[Writer, list]:
     outputs = write_net(w, step.net, [joined], labels=step.labels)
     if step.rows:
         (((shape, dtype)),) = step.net.rows.values()
-        outputs.append(named(w, joined, "rows", TYPES[getattr(torch, dtype)], list(shape)))
+        outputs.append(named(w, joined, ROWS, TYPES[getattr(torch, dtype)], list(shape)))
     return w, outputs
 
 

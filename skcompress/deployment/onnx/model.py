@@ -42,7 +42,7 @@ def to_onnx(
     floats : bool
         Whether to store decoded weights, and leave activations as they are.
     rows : bool
-        Whether the graph of a Pipeline also gives what its steps make of X, as ``rows``.
+        Whether the graph of a Pipeline also gives what its steps make of X.
     """
     inner = unwrapped(estimator)
     if isinstance(inner, Pipeline):

@@ -6,7 +6,9 @@ of values of the graph for tensors, and returns the name of its output, or a lis
 
 from typing import Any
 
+from torch import Tensor
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
 from . import elementwise as ew
 from . import layers as layers
@@ -48,23 +50,27 @@ def apply(w: Writer, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any
 
 
 def _check_overwritten(node: Node) -> None:
-    """Refuse an operation in place on a value that is read again."""
-    source = _owner(node.args[0])
-    # Views share the memory, and tracing follows names.
-    shared = [other for other in node.graph.nodes if _owner(other) is source]
-    if any(node < reader for other in shared for reader in other.users):
+    """Refuse an operation in place on a value that is read again, itself or as a view.
+
+    Tracing follows names: those that were given before it would still mean the old numbers.
+    """
+    memory = _memory(node.args[0])
+    before = (other for other in node.graph.nodes if other < node and memory & _memory(other))
+    if any(node < reader for other in before for reader in other.users):
         raise ValueError(
-            f"{kind_of(node)} changes {source.name} in place, and that is read again later. Use"
+            f"{kind_of(node)} changes {node.args[0]} in place, and that is read again later. Use"
             " the operation that returns a new tensor"
         )
 
 
-def _owner(node: Any) -> Node:
-    """Return what a value is a view of, or may be."""
-    assert isinstance(node, Node)
-    if node.op == "call_function" and kind_of(node) in _VIEWS and isinstance(node.args[0], Node):
-        return _owner(node.args[0])
-    return node
+def _memory(node: Any) -> set[int]:
+    """Return what tells the memory of a traced value; views share it."""
+    tensors = [x for x in tree_leaves(node.meta.get("val")) if isinstance(x, Tensor)]
+    memory = {tensor.untyped_storage()._cdata for tensor in tensors}
+    if node.op == "call_function" and kind_of(node) in _DROPOUTS:
+        # In evaluation mode it gives its input, and a traced one does not show that.
+        return memory | _memory(node.args[0])
+    return memory
 
 
 # Operations that ONNX has, too: torch's name and ONNX's.
@@ -78,10 +84,6 @@ _SAME = {
 # What does nothing in evaluation mode.
 _DROPOUTS = ["dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"]
 _IDENTITIES = ["contiguous", "clone", "detach", "alias", "lift_fresh_copy"]
-# What has memory of its own in any case, and what may have that of its input.
-_COPIES = {"clone", "repeat", "tile", "tril", "triu", "pad", "constant_pad_nd", "flip"}
-_COPIES |= {"index", "index_select", "gather", "cat", "concat", "stack"}
-_VIEWS = {*moves.RULES, *_DROPOUTS, *_IDENTITIES, "to", "_to_copy", "type_as", "getitem"} - _COPIES
 RULES: dict[str, Rule] = {
     **{name: same(op) for name, op in _SAME.items()},
     "hardsigmoid": same("HardSigmoid", alpha=1 / 6, beta=0.5),

@@ -12,12 +12,14 @@ from skl2onnx.common.data_types import (
     Int64TensorType,
     StringTensorType,
     guess_data_type,
+    guess_numpy_type,
 )
 from sklearn.pipeline import Pipeline
 
 from .converters import Step, register_steps
 from .fitted import Fitted, fitted, steps_of, transformed
 from .model import finished, metadata, net_to_onnx
+from .session import run
 from .writer import OPSET
 
 Types = list[tuple[str, Any]]
@@ -62,9 +64,22 @@ def pipeline_to_onnx(
     except Exception as error:  # skl2onnx raises errors of many kinds
         raise ValueError(f"skl2onnx does not convert the Pipeline: {error}{_hint(X)}") from error
     try:
-        return finished(model, metadata(net, pipeline))
+        model = finished(model, metadata(net, pipeline))
+        if X is not None:
+            run(model, _feed(X, types, model))  # steps that do not fit together load, and fail here
+        return model
     except ValueError as error:
         raise ValueError(f"{error}{_hint(X)}") from error
+
+
+def _feed(X: Any, types: Types, model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Return a row as a graph takes it, whose inputs may have other names than columns."""
+    feed = {}
+    for (name, kind), info in zip(types, model.graph.input, strict=True):
+        values = np.asarray(X[name])[:1].reshape(1, 1) if hasattr(X, "columns") else X[:1]
+        text = isinstance(kind, StringTensorType)
+        feed[info.name] = np.asarray(values).astype(object if text else guess_numpy_type(kind))
+    return feed
 
 
 def _hint(X: Any) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
+from ..onnx import ROWS
 from ..onnx.fitted import Fitted, fitted, steps_of, transformed, unwrapped
 from .inputs import InputSpec, as_arrays
-from .predictor import MAX_ROWS, ROWS, Content, Deployed, DeployedClassifier, DeployedRegressor
+from .predictor import MAX_ROWS, Content, Deployed, DeployedClassifier, DeployedRegressor
 
 FORMS = (
     "fp32",
@@ -104,14 +105,19 @@ def _inputs(model: Any, outer: Any) -> dict[str, InputSpec]:
 
 def _tables(graph: Any) -> dict[str, int]:
     """Return the rows of the tables that values choose from, such as those of embeddings."""
+    from onnx import numpy_helper
+
+    numbers = {t.name: numpy_helper.to_array(t).item() for t in graph.initializer if not t.dims}
+    choices = {n.output[0]: n.input for n in graph.node if n.op_type == "Where"}
     sizes = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
     source = {n.output[0]: n.input[0] for n in graph.node if n.op_type in ("Cast", "Identity")}
-    # Which turns indices below zero into ones that are too large.
-    source |= {n.output[0]: n.input[2] for n in graph.node if n.op_type == "Where"}
     found: dict[str, int] = {}
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] in sizes:
             name = node.input[1]
+            # Before an embedding, indices below zero are turned into one that is too large.
+            if name in choices and numbers.get(choices[name][1]) == sizes[node.input[0]]:
+                name = choices[name][2]
             while name in source:
                 name = source[name]
             found[name] = min(sizes[node.input[0]], found.get(name, sizes[node.input[0]]))

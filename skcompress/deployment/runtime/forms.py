@@ -16,9 +16,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from ..onnx import ROWS
 from .linear import with_own_weights, with_ranges
 from .padding import pad_channels
-from .predictor import ROWS
 
 # Rows that the ranges of activations are measured on.
 CALIBRATION_ROWS = 512

@@ -10,13 +10,12 @@ import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 from ...prediction import winners
+from ..onnx import ROWS
 from .inputs import InputSpec, as_arrays
 
 # Rows of a call of the runtime. What a layer makes of so many stays in the caches, and memory is
 # bounded.
 MAX_ROWS = 128
-# The output of a Pipeline's graph that is only looked at.
-ROWS = "rows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,7 @@ class Content:
     ----------
     model : bytes
         An ONNX graph with the output ``probabilities``, or a regressor's ``predictions``; and that
-        of a Pipeline with the ``rows`` that its steps give the net.
+        of a Pipeline with the rows that its steps give the net.
     inputs : dict of InputSpec
         What a row of each input looks like.
     classes : ndarray or None

@@ -174,7 +174,8 @@ class Casts(nn.Module):
 
     def forward(self, X):
         mask = (X != 0).float()
-        return self.layer(X.double().to(torch.float32) * mask + X.long().to(X.dtype))
+        moved = (X > 0).to(self.layer.weight).type("torch.FloatTensor")
+        return self.layer(X.double().to(torch.float32) * mask + X.long().to(X.dtype) + moved)
 
 
 def test_casts_are_written(tmp_path):
@@ -214,3 +215,26 @@ def test_rows_of_another_shape(tmp_path):
     save(net, tmp_path / "net.skc", X)
     with pytest.raises(ValueError, match="X has dtype datetime64"):
         load(tmp_path / "net.skc").predict(np.full(X.shape, np.datetime64("2024-01-01")))
+
+
+class Masked(nn.Module):
+    """Attention that is told what is padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, X, mask):
+        return self.last(self.attention(X, X, X, key_padding_mask=mask)[0][:, 0])
+
+
+def test_masks_that_are_inputs(tmp_path):
+    """A row that is masked as a whole has no result, and is not compared."""
+    rng = np.random.default_rng(0)
+    mask = np.arange(5) >= rng.integers(1, 6, 24)[:, None]
+    X = {"X": rng.normal(size=(24, 5, 4)).astype(np.float32), "mask": mask}
+    net = pruned(classifier(Masked)).fit(X, np.arange(24) % 3)
+    save(net, tmp_path / "net.skc")
+    found = load(tmp_path / "net.skc").predict_proba(X)
+    np.testing.assert_allclose(found, net.predict_proba(X), atol=1e-6)

@@ -51,13 +51,21 @@ PARTS = {
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_what_is_changed_in_place_and_read_again(part):
     """A view of any kind shares the memory."""
-    with pytest.raises(ValueError, match="relu_ changes linear in place, and that is read again"):
+    with pytest.raises(ValueError, match=r"relu_ changes \w+ in place, and that is read again"):
         to_onnx(NeuralNetClassifier(Skip(part), criterion=nn.CrossEntropyLoss).initialize(), X)
 
 
-@pytest.mark.parametrize(
-    "part", [lambda h: h, torch.clone, lambda h: h[:, [0, 2]]], ids=["all", "clone", "gather"]
-)
+OWN = {
+    "all": lambda h: h,
+    "clone": torch.clone,
+    "gather": lambda h: h[:, [0, 2]],
+    "cast": lambda h: h.double(),
+    "reshape": lambda h: h.view(-1, 2, 4).transpose(1, 2).reshape(-1, 8),
+    "maxima": lambda h: h.max(1).values,
+}
+
+
+@pytest.mark.parametrize("part", OWN.values(), ids=OWN)
 def test_what_may_be_changed_in_place(part):
     """Tracing follows a value itself, and copies share nothing."""
     net = fitted(Skip(part))
@@ -116,6 +124,25 @@ class Entity(nn.Module):
 
     def forward(self, X):
         return self.last(torch.cat([self.first(X[:, 0]), self.second(X[:, 1])], 1))
+
+
+@pytest.mark.parametrize("table", [10, 5])
+def test_indices_that_a_module_makes_its_own(table):
+    """What it puts in the place of others is not refused."""
+
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.last = nn.Embedding(10, 3), nn.Linear(3, 2)
+
+        def forward(self, X):
+            known = X.masked_fill(X >= 10, 0)
+            return self.last(self.words(torch.where(X < 0, table - 1, known)).mean(1))
+
+    rows = rng.integers(-3, 20, (40, 5))
+    net = NeuralNetClassifier(Words, criterion=nn.CrossEntropyLoss, **SETTINGS).fit(rows, Y)
+    deployed = deploy(net, rows, batch_sizes=[1], n_repeats=2, forms=["fp32"])
+    np.testing.assert_allclose(deployed.predict_proba(rows), net.predict_proba(rows), atol=1e-6)
 
 
 @pytest.mark.parametrize("row", [[-1, 3], [2, -1], [5, 0], [0, 7]])

@@ -7,11 +7,13 @@ import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, PowerTransformer, StandardScaler
 from torch import nn
 
 from skcompress import PrunedNet, QuantizedNet, export_onnx
+from skcompress.deployment.onnx.model import to_onnx
 from tests.deployment.onnx.helpers import agree, run
 from tests.pruning_modules import classification, classifier
 
@@ -153,3 +155,14 @@ def test_what_is_no_table_is_refused(path):
     pipeline = make_pipeline(OneHotEncoder(sparse_output=False), pruned(5)).fit(X, y)
     with pytest.raises(ValueError, match="objects, which are not all strings"):
         export_onnx(pipeline, path, X)
+
+
+def test_a_graph_that_loads_and_does_not_run():
+    """skl2onnx leaves the indicator of an imputer out, and the net finds fewer columns."""
+    X, y = classification()
+    X = X.copy()
+    X[::5, 1] = np.nan
+    net = classifier(module__n_inputs=7)
+    pipeline = make_pipeline(SimpleImputer(add_indicator=True), PrunedNet(net, random_state=0))
+    with pytest.raises(ValueError, match=r"onnxruntime does not run the graph.*imension"):
+        to_onnx(pipeline.fit(X, y), X)

@@ -83,7 +83,8 @@ def test_missing_values_in_columns():
     frame = pd.DataFrame(X[:, :2], columns=["a", "b"])
     frame["c"] = np.where(X[:, 2] > 0, "high", "low")
     frame.loc[::7, "a"] = np.nan
-    columns = make_column_transformer((SimpleImputer(), ["a", "b"]), (OneHotEncoder(), ["c"]))
+    frame = frame.rename(columns={"b": "rows"})
+    columns = make_column_transformer((SimpleImputer(), ["a", "rows"]), (OneHotEncoder(), ["c"]))
     pipeline = make_pipeline(columns, PrunedNet(classifier(), random_state=0))
     pipeline.set_params(prunednet__estimator__module__n_inputs=4).fit(frame, y)
     deployed = deploy(pipeline, frame, **QUICK)
