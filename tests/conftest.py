@@ -24,3 +24,11 @@ def workers_of_the_module():
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor().shutdown()
+
+
+@pytest.fixture(autouse=True)
+def nothing_told():
+    """Let each test see what a process is warned of once."""
+    from skcompress.training.cache import TOLD
+
+    TOLD.clear()

@@ -21,11 +21,13 @@ from .entries import Entry, to_bytes
 from .fitted import changed_params, check_same, pack_net, unpack_net
 from .folder import CacheFolder, as_folder
 from .isolation import draw_seed, seed_generators, stage_seed
-from .keys import Known, UncacheableError, digest
+from .keys import Known, digest
 from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
+from .state import UncacheableError
 
 LIBRARIES = ("torch", "skorch", "skcompress")
+_DEVICES = ("cpu", "cuda")
 
 
 @dataclass
@@ -33,10 +35,11 @@ class _Fit:
     """What the nested stages of one call of ``fit`` share."""
 
     known: Known = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
     keys: dict[int, tuple[Any, str]] = field(default_factory=dict)
 
 
+# What was warned of.
+TOLD: set[str] = set()
 _FIT: ContextVar[_Fit | None] = ContextVar("_FIT", default=None)
 
 
@@ -68,7 +71,8 @@ def cached_fit(estimator: Any, seed: int, inputs: Any, compute: Callable[[], Non
     """
     with _outermost() as fit:
         folder = cache_folder(estimator)
-        params = {n: v for n, v in estimator.get_params(deep=False).items() if n not in _NEUTRAL}
+        # As pairs: what stands in a dict counts with all that it has learned.
+        params = [p for p in estimator.get_params(deep=False).items() if p[0] not in _NEUTRAL]
         key = _key(fit, folder, "fit", type(estimator), params, inputs, seed)
         if folder is None or key is None:
             compute()
@@ -81,7 +85,7 @@ def cached_fit(estimator: Any, seed: int, inputs: Any, compute: Callable[[], Non
         folder.once(
             key,
             compute=fitted,
-            pack=lambda result: _packed(fit, _pack_estimator, fit, result),
+            pack=lambda result: _packed(key, _pack_estimator, fit, result),
             unpack=lambda entry: _unpack_estimator(fit, folder, estimator, entry, seed),
         )
         fit.keys[id(estimator)] = estimator, key
@@ -112,7 +116,7 @@ def cached_dense_fit(folder: CacheFolder | None, net: NeuralNet, data: Data, see
         result = folder.once(
             key,
             compute=compute,
-            pack=lambda result: _packed(fit, _pack_dense, result, blank, seed),
+            pack=lambda result: _packed(key, _pack_dense, result, blank, seed),
             unpack=lambda entry: _unpack_dense(net, entry, seed),
         )
         fit.keys[id(result)] = result, key
@@ -130,7 +134,7 @@ def cached_array(
         return folder.once(
             key,
             compute=compute,
-            pack=lambda array: to_bytes(Entry({}, {"array": torch.from_numpy(array)})),
+            pack=lambda array: to_bytes(Entry({}, {"array": torch.from_numpy(array)}), key),
             unpack=lambda entry: entry.tensors["array"].numpy(),
         )
 
@@ -141,9 +145,8 @@ def cache_folder(estimator: Any) -> CacheFolder | None:
     if folder is None:
         return None
     if not isinstance(estimator.random_state, Integral):
-        with _outermost() as fit:
-            given = type(estimator.random_state).__name__
-            _tell(fit, f"random_state is no integer but {given}, so that no two fits are the same")
+        given = type(estimator.random_state).__name__
+        _tell(f"random_state is no integer but {given}, so that no two fits are the same")
         return None
     return folder
 
@@ -158,12 +161,13 @@ def _key(fit: _Fit, folder: CacheFolder | None, *values: Any) -> str | None:
         torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.mkldnn.enabled,
+        *((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _DEVICES),
     )
     versions = [_version(name) for name in LIBRARIES]
     try:
         return digest(versions, settings, *values, known=fit.known)
     except UncacheableError as error:
-        _tell(fit, str(error))
+        _tell(str(error))
         return None
 
 
@@ -171,10 +175,10 @@ def _version(library: str) -> str:
     return str(__import__(library).__version__)
 
 
-def _tell(fit: _Fit, reason: str) -> None:
-    """Warn once that something is not cached."""
-    if reason not in fit.told:
-        fit.told.add(reason)
+def _tell(reason: str) -> None:
+    """Warn that something is not cached: once in a process, not for each cell of a search."""
+    if reason not in TOLD:
+        TOLD.add(reason)
         warnings.warn(
             f"A stage of this fit is not cached: {reason}. It is computed each time.",
             UserWarning,
@@ -182,11 +186,11 @@ def _tell(fit: _Fit, reason: str) -> None:
         )
 
 
-def _packed(fit: _Fit, pack: Callable[..., Entry], *args: Any) -> bytes | None:
+def _packed(key: str, pack: Callable[..., Entry], *args: Any) -> bytes | None:
     try:
-        return to_bytes(pack(*args))
+        return to_bytes(pack(*args), key)
     except UncacheableError as error:
-        _tell(fit, str(error))
+        _tell(str(error))
         return None
 
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from .keys import UncacheableError, array_digest
+from .keys import array_digest
+from .state import UncacheableError
 
 
 class DamagedEntryError(Exception):
@@ -151,10 +152,10 @@ _CODECS: dict[str, tuple[Callable, Callable, Callable]] = {
 }
 
 
-def to_bytes(entry: Entry) -> bytes:
-    """Write an entry and its checksum."""
+def to_bytes(entry: Entry, key: str) -> bytes:
+    """Write an entry and its checksum, which is of its key as well."""
     facts = json.dumps(entry.facts)
-    checksum = _checksum(facts, entry.tensors)
+    checksum = _checksum(key, facts, entry.tensors)
     try:
         return save(entry.tensors, {"facts": facts, "checksum": checksum})
     except (KeyError, ValueError) as error:  # a type that the format does not know
@@ -162,7 +163,7 @@ def to_bytes(entry: Entry) -> bytes:
 
 
 def read(path: Path) -> Entry | None:
-    """Read an entry; None if there is no such file.
+    """Read an entry; None if there is no such file. Its name is its key.
 
     Raises
     ------
@@ -176,7 +177,7 @@ def read(path: Path) -> Entry | None:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         tensors = load(data)
-        intact = _checksum(header["facts"], tensors) == header["checksum"]
+        intact = _checksum(path.stem, header["facts"], tensors) == header["checksum"]
         facts = json.loads(header["facts"])
     except Exception as error:  # damage takes any form
         raise DamagedEntryError(str(error)) from error
@@ -185,8 +186,8 @@ def read(path: Path) -> Entry | None:
     return Entry(facts, tensors)
 
 
-def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
-    parts = [facts]
+def _checksum(key: str, facts: str, tensors: dict[str, Tensor]) -> str:
+    parts = [key, facts]
     for name in sorted(tensors):
         tensor = tensors[name]
         data = array_digest(tensor.flatten().view(torch.uint8).numpy())

@@ -10,8 +10,9 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from .entries import Entry
-from .keys import UncacheableError, digest
+from .keys import digest
 from .nets import plain_module
+from .state import UncacheableError
 
 # Attributes of a layer that are its tensors and parts, or follow from them.
 _PARTS = ("_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs")

@@ -76,7 +76,10 @@ class CacheFolder:
             If it cannot be made, if its permissions or its owner let others write, or if
             `max_bytes` is no number of bytes.
         """
-        if not isinstance(self.max_bytes, Integral) or self.max_bytes < 0:
+        if not os.fspath(self.location):
+            raise ValueError("memory is an empty path; give a folder, or None.")
+        number = isinstance(self.max_bytes, Integral) and not isinstance(self.max_bytes, bool)
+        if not number or self.max_bytes < 0:
             raise ValueError(f"max_bytes is {self.max_bytes!r}; give a whole number, at least 0.")
         try:
             for folder in (self.path.parent, self.path):

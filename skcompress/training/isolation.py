@@ -4,10 +4,12 @@ import contextlib
 import multiprocessing
 import os
 import random
+import signal
 import threading
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,6 +96,32 @@ def _without_waiting() -> Iterator[None]:
     apart = isinstance(get_active_backend()[0], (LokyBackend, MultiprocessingBackend))
     with contextlib.nullcontext() if apart else parallel_config(backend="sequential"):
         yield
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt on the way out if Ctrl-C was pressed inside.
+
+    skorch takes it for the end of the training, as it takes what its EarlyStopping raises, and a
+    search would go on with a net that is trained in part.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    pressed = []
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:

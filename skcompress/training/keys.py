@@ -1,20 +1,20 @@
 """Keys of cached results: digests of all that a result depends on, equal in every process."""
 
+import contextlib
 import hashlib
 import random
 from array import array
-from functools import lru_cache
-from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from types import CodeType, FunctionType, MappingProxyType, ModuleType
+from typing import Any, TypeVar
 from weakref import ReferenceType
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
-from skorch.dataset import Dataset as ArrayDataset
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
 from xxhash import xxh3_128
 
 from .nets import is_frozen
@@ -27,6 +27,7 @@ from .sources import (
     library_words,
     user_files,
 )
+from .state import UncacheableError, fitted_state, reduced_parts
 
 # Settings of estimators that change how a fit is made, and not its result.
 _NO_RESULT = ("memory", "verbose")
@@ -34,19 +35,13 @@ _GENERATORS = (np.random.RandomState, np.random.Generator, torch.Generator, rand
 # Those behind the functions of numpy, Python and torch, which each fit seeds.
 _FUNCTIONS: tuple[Any, ...] = (np.random.rand, random.random)
 _SEEDED = (*(function.__self__ for function in _FUNCTIONS), torch.default_generator)
-# Datasets that have no other rows than their attributes.
-_IN_MEMORY = (TensorDataset, Subset, ArrayDataset)
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)}
 )
-
-
+# What stands before a function that is written, and has nothing else that counts.
+_WRAPPERS = (staticmethod, classmethod, cached_property, type(lru_cache(len)))
 # Digests of arrays, of code and of files that are known already.
 Known = dict[int | str, tuple[Any, str]]
-
-
-class UncacheableError(Exception):
-    """Raised for what cannot be looked into, or has a result that is not the same again."""
 
 
 def digest(*values: Any, known: Known | None = None) -> str:
@@ -76,8 +71,11 @@ def digest(*values: Any, known: Known | None = None) -> str:
     False
     """
     description = _Description({} if known is None else known)
-    for value in values:
-        description.add(value)
+    try:
+        for value in values:
+            description.add(value)
+    except RecursionError as error:  # a set that contains itself, by way of something else
+        raise UncacheableError("an object is too deep, or contains itself in a set") from error
     return description.hexdigest()
 
 
@@ -107,6 +105,8 @@ class _Description:
         # of a frozen estimator.
         self.is_code = is_code
         self.is_frozen = False
+        # Whether estimators count with what they have learned: ``clone`` does not reach them.
+        self.is_learned = is_code
 
     def hexdigest(self) -> str:
         # With their lengths, so that it counts where one word ends and the next begins.
@@ -146,9 +146,9 @@ class _Description:
         if isinstance(value, ReferenceType):
             self.write("weak reference")
             self.add(value())
-        elif hasattr(value, "__wrapped__") and not isinstance(value, (type, FunctionType)):
+        elif isinstance(value, _WRAPPERS):
             self.write("wrapper", type(value).__name__)
-            self.add(value.__wrapped__)
+            self.add(value.func if isinstance(value, cached_property) else value.__wrapped__)
         elif isinstance(value, (type, FunctionType)):
             self.add_written(value)
         elif isinstance(value, CodeType):
@@ -181,12 +181,15 @@ class _Description:
             return
         self.tensors[id(tensor)] = len(self.tensors), tensor
         self.write("tensor", type(tensor).__name__, str(tensor.dtype), str(tensor.requires_grad))
+        if getattr(tensor, "__dict__", None):
+            self.add(vars(tensor))
         if torch.nn.parameter.is_lazy(tensor):
             return
         if tensor.layout is not torch.strided:
             raise UncacheableError(f"a tensor of layout {tensor.layout} cannot be looked into")
         plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-        self.write(str(tuple(plain.shape)), array_digest(plain.flatten().view(torch.uint8).numpy()))
+        self.write(str(tuple(plain.shape)), str(tensor.is_contiguous() or tensor.stride()))
+        self.write(array_digest(plain.flatten().view(torch.uint8).numpy()))
 
     def add_written(self, value: Any) -> None:
         """Write a class or a function: of a library by its name, of the user by all it is."""
@@ -202,7 +205,9 @@ class _Description:
             return
         self.code[id(value)] = len(self.code), value
         # Workers make classes of functions anew, and inside of another function.
-        self.write(type(value).__name__, value.__qualname__.rpartition("<locals>.")[2])
+        self.write(type(value).__name__, value.__name__)
+        if isinstance(value, type) and type(value) is not type:
+            self.add(type(value))
         for part in (value,) if isinstance(value, FunctionType) else value.__mro__:
             if not by_value(part):
                 self.write(part.__module__, part.__qualname__)
@@ -228,7 +233,8 @@ class _Description:
         """Write an estimator's parameters, and all that it has learned if it is frozen."""
         self.write("estimator", repr(vars(estimator).get("_metadata_request")))
         self.add(type(estimator))
-        state = fitted_state(estimator) if self.is_frozen else estimator.get_params(deep=False)
+        learned = self.is_frozen or self.is_learned
+        state = fitted_state(estimator) if learned else estimator.get_params(deep=False)
         outside, self.is_frozen = self.is_frozen, self.is_frozen or is_frozen(estimator)
         for name, value in sorted(state.items()):
             if name not in _NO_RESULT:
@@ -240,18 +246,29 @@ class _Description:
         self.write(type(value).__name__)
         if isinstance(value, (set, frozenset)):
             self.write(*sorted(digest(item) for item in value))
-        elif type(value) is dict or isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple)):
             self.add_items(value)
-        elif isinstance(value, (staticmethod, classmethod)):
-            self.add(value.__func__)
+        elif isinstance(value, MappingProxyType) or type(value) is dict:
+            with self.as_it_is():
+                self.add_items(dict(value))
+        elif isinstance(value, TypeVar):
+            self.write(value.__name__)
         elif isinstance(value, property):
             self.add([value.fget, value.fset, value.fdel])
         else:
-            self.add_reduced(value)
+            with self.as_it_is():
+                self.add_reduced(value)
+
+    @contextlib.contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """Note that ``clone`` copies what is written inside with what estimators have learned."""
+        outside, self.is_learned = self.is_learned, True
+        yield
+        self.is_learned = outside
 
     def add_items(self, value: Any) -> None:
         if type(value) not in (dict, list, tuple):
-            self.add(type(value))
+            self.add([type(value), getattr(value, "__dict__", None)])
         self.write(str(len(value)))
         for item in value.items() if isinstance(value, dict) else value:
             for part in item if isinstance(value, dict) else (item,):
@@ -259,17 +276,11 @@ class _Description:
 
     def add_reduced(self, value: Any) -> None:
         """Write what pickle would save."""
-        if isinstance(value, Dataset) and type(value) not in _IN_MEMORY:
-            raise UncacheableError(f"the rows of a {type(value).__name__} may come from elsewhere")
-        try:
-            reduced = value.__reduce_ex__(2)
-        except Exception as error:  # whatever an object's own method raises
-            kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise UncacheableError(f"a {kind} cannot be looked into") from error
+        reduced = reduced_parts(value)
         if isinstance(reduced, str):
             self.write(str(getattr(value, "__module__", "")), reduced)
-            return
-        self.add([*reduced[:3], *(None if it is None else list(it) for it in reduced[3:5])])
+        else:
+            self.add(reduced)
 
 
 @lru_cache(maxsize=4096)
@@ -283,16 +294,3 @@ def _digest_of_files(module: str) -> str:
         for part in (f"{name} {len(text)} ".encode(), text)
     )  # fmt: skip
     return hashlib.blake2b(text, digest_size=20).hexdigest()
-
-
-def fitted_state(estimator: Any) -> dict[str, Any]:
-    """Return what a fitted estimator is made of: weights and history of nets, all of others."""
-    if not isinstance(estimator, NeuralNet):
-        return vars(estimator)
-    state = estimator.get_params(deep=False)
-    state |= {n + "_": getattr(estimator, n + "_", None) for n in estimator._modules}
-    state |= {n + "_": getattr(estimator, n + "_", None) for n in estimator._criteria}
-    # How long epochs took is all that differs between equal fits.
-    rows = getattr(estimator, "history_", None) or []
-    state["history_"] = [{name: row[name] for name in row if name != "dur"} for row in rows]
-    return state | {"classes_inferred_": getattr(estimator, "classes_inferred_", None)}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import progress
 from .finite import check_retrained
+from .isolation import interruptible
 from .iterators import array_iterators
 from .progress import net_epochs
 from .shapes import set_shapes, without_shape_setters
@@ -79,14 +80,14 @@ def dense_fit(net: NeuralNet, data: Data) -> NeuralNet:
     """
     set_shapes(net, data.X, data.y)
     if data.plain:
-        with array_iterators(net), fit_steps(net), net_epochs(net):
+        with array_iterators(net), fit_steps(net), net_epochs(net), interruptible():
             return net.fit(data.X, data.y)
     if net.callbacks == "disable":
         for name, _ in net.get_default_callbacks():
             setattr(net, f"callbacks__{name}", None)
     # The shapes are set, and a shape setter would not find them in weighted inputs.
     net.callbacks = [*without_shape_setters(net), ("skcompress_weights", SampleWeights(data.soft))]
-    with array_iterators(net), fit_steps(net), net_epochs(net):
+    with array_iterators(net), fit_steps(net), net_epochs(net), interruptible():
         return net.fit(data.inputs, data.y)
 
 

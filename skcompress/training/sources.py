@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 # Set by Python, by abc or by pickling, and no part of what was written.
@@ -111,7 +111,12 @@ def _imported(module: ModuleType) -> Iterator[str]:
 
 def class_body(cls: type) -> dict[str, Any]:
     """Return what was written in the body of a class, by name, sorted."""
-    body = {name: value for name, value in vars(cls).items() if name not in _INCIDENTAL}
+    body = {
+        name: value
+        for name, value in vars(cls).items()
+        # Slots stand in __slots__ as well.
+        if name not in _INCIDENTAL and not isinstance(value, MemberDescriptorType)
+    }
     return dict(sorted(body.items()))
 
 
@@ -131,6 +136,7 @@ def function_parts(function: FunctionType) -> dict[str, Any]:
         "code": function.__code__,
         "defaults": (function.__defaults__, function.__kwdefaults__),
         "closure": cells,
+        "attributes": vars(function),
         "globals": {".".join(name): _value(function.__globals__, name) for name in names},
     }
 
@@ -149,7 +155,7 @@ def code_parts(code: CodeType) -> tuple:
     """Return what code does, without where it was written."""
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
-    return code.co_code, code.co_consts, names, counts
+    return code.co_code, code.co_exceptiontable, code.co_consts, names, counts
 
 
 @lru_cache(maxsize=1024)
@@ -159,6 +165,7 @@ def _global_names(code: CodeType) -> tuple[tuple[str, ...], ...]:
     name: tuple[str, ...] = ()
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            names.add(name)  # the one before may have nothing after it but this
             name = (instruction.argval,)
         elif name and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             name = (*name, instruction.argval)

@@ -105,8 +105,13 @@ def test_no_integer_seed_is_not_cached(random_state, tmp_path):
     estimator = counted(memory=tmp_path / "cache", random_state=random_state)
     with pytest.warns(UserWarning, match="random_state is no integer") as warned:
         estimator.fit(X, Y)
+        search(estimator, {"sparsity": [0.5, 0.6]})  # and not one for each cell
     assert len(warned) == 1
     assert entries(tmp_path / "cache") == []
+
+
+def test_no_integer_seed_inside_is_not_cached(tmp_path):
+    """Nor are stages inside of stages."""
     inner = counted(memory=tmp_path / "cache", random_state=None)
     with pytest.warns(UserWarning, match="random_state is no integer"):
         PrunedNet(inner, memory=tmp_path / "cache").fit(X, Y)

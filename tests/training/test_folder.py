@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 
 from skcompress.training import CacheFolder
-from skcompress.training.entries import Entry, UncacheableError, read, to_bytes
+from skcompress.training.entries import Entry, to_bytes
 from tests.contract_modules import assert_same_state, state
 from tests.training.cache_modules import append, counted, n_fits, rows
 from tests.training.test_cache import search
@@ -33,7 +33,7 @@ def compute_once(folder, log, key):
         return torch.arange(3.0)
 
     return CacheFolder(folder).once(
-        key, compute, lambda x: to_bytes(Entry({}, {"x": x})), lambda entry: entry.tensors["x"]
+        key, compute, lambda x: to_bytes(Entry({}, {"x": x}), key), lambda entry: entry.tensors["x"]
     )
 
 
@@ -164,7 +164,7 @@ def add(folder, key, n_bytes, hours_ago):
     folder.once(
         key,
         lambda: torch.zeros(n_bytes, dtype=torch.uint8),
-        lambda x: to_bytes(Entry({}, {"x": x})),
+        lambda x: to_bytes(Entry({}, {"x": x}), key),
         lambda entry: entry.tensors["x"],
     )
     used = time.time() - 3600 * hours_ago
@@ -174,6 +174,20 @@ def add(folder, key, n_bytes, hours_ago):
 def names(folder):
     """List the keys of the entries."""
     return sorted(path.stem for path in folder.path.glob("*.safetensors"))
+
+
+def test_an_entry_in_the_place_of_another(tmp_path):
+    """It is damage as well."""
+    folder = CacheFolder(tmp_path / "cache")
+    folder.check()
+    for key, n_bytes in (("first", 10), ("second", 20)):
+        add(folder, key, n_bytes, hours_ago=1)
+    first, second = (folder.path / f"{key}.safetensors" for key in ("first", "second"))
+    first.write_bytes(second.read_bytes())
+    assert folder.get("first") is None
+    with pytest.warns(UserWarning, match="is damaged"):
+        add(folder, "first", 10, hours_ago=1)
+    assert len(folder.get("first").tensors["x"]) == 10
 
 
 def test_the_least_recently_used_entries_go(tmp_path):
@@ -188,7 +202,7 @@ def test_the_least_recently_used_entries_go(tmp_path):
     assert names(folder) == ["entry0", "entry2", "entry3"]
     assert 30_000 < folder.n_bytes <= 35_000
     small = CacheFolder(tmp_path / "cache", max_bytes=0)
-    small.once("last", lambda: 1, lambda x: to_bytes(Entry({"x": x})), lambda entry: 1)
+    small.once("last", lambda: 1, lambda x: to_bytes(Entry({"x": x}), "last"), lambda entry: 1)
     assert names(folder) == ["last"]
 
 
@@ -257,34 +271,3 @@ def test_the_folder_may_be_in_the_home_folder(tmp_path, monkeypatch):
     """As shells have it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert CacheFolder("~/cache").path.is_relative_to(tmp_path)
-
-
-VALUES = [
-    None, True, 3, 0.1, float("inf"), "text", [1, [2]], (1, (2,)), {"a": {1: 2}}, {"a": [1]}, {3},
-    np.float64(0.1), np.int64(3), np.float32(0.1), np.arange(6).reshape(2, 3),
-    np.array(["a", "b"]), np.array(["a", "b"], dtype=object), torch.arange(3), torch.tensor(True),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_values_come_back(value, tmp_path):
-    """Values of entries keep their types and every bit."""
-    entry = Entry({})
-    entry.facts = {"value": entry.encode(value)}
-    (tmp_path / "entry").write_bytes(to_bytes(entry))
-    found = read(tmp_path / "entry")
-    back = found.decode(found.facts["value"])
-    assert type(back) is type(value)
-    assert repr(back) == repr(value)
-    assert getattr(back, "dtype", None) == getattr(value, "dtype", None)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [object(), 1j, b"bytes", np.array([object()])],
-    ids=["object", "complex", "bytes", "array of objects"],
-)
-def test_values_that_are_no_facts(value):
-    """What JSON and tensors cannot hold is refused."""
-    with pytest.raises(UncacheableError, match="no plain value"):
-        Entry({}).encode(value)
