@@ -104,8 +104,7 @@ def test_no_integer_seed_is_not_cached(random_state, tmp_path):
     """Fits that cannot be repeated are not kept, with one warning."""
     estimator = counted(memory=tmp_path / "cache", random_state=random_state)
     with pytest.warns(UserWarning, match="random_state is no integer") as warned:
-        estimator.fit(X, Y)
-        search(estimator, {"sparsity": [0.5, 0.6]})  # and not one for each cell
+        search(estimator.fit(X, Y), {"sparsity": [0.5, 0.6]})  # and not one for each cell
     assert len(warned) == 1
     assert entries(tmp_path / "cache") == []
 
