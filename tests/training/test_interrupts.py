@@ -16,6 +16,14 @@ from tests.contract_modules import blobs, classifier
 X, Y = blobs(60)
 
 
+@pytest.fixture(autouse=True)
+def pythons_own_handler():
+    """Let Ctrl-C mean what it does in a terminal; processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Press(Callback):
     """Press Ctrl-C in the third epoch."""
 
