@@ -212,14 +212,13 @@ class BaseCompressedNet(CallbackSupportMixin, PredictionMixin, MetaEstimatorMixi
         """Turn labels into the numbers of the net's outputs, which may have been named before."""
         frozen = frozen_stage(self.estimator)
         known = given_classes(self.estimator) if frozen is None else known_classes(frozen)
-        labels = np.unique(y)
-        self.classes_ = labels if known is None else known
+        self.classes_ = np.unique(y) if known is None else known
         if len(self.classes_) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs at least two classes in y; got one class:"
                 f" {self.classes_.tolist()[0]!r}."
             )
-        unknown = np.setdiff1d(labels, self.classes_)
+        unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             why = "frozen net was not trained on" if frozen else "net's classes= leaves out"
             raise ValueError(

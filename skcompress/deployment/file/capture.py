@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...graph import Graph, trace
 from ...pruning.units import Units, find_units
-from ...training.nets import encoders_with_nested_tensors
+from ..padded_rows import ending_in_zeros, nested_tensors_refused
 from .contents import Contents, Entry, Specs
 from .interpreter import Interpreter
 from .predictor import RULES
@@ -87,18 +87,12 @@ def check_program(contents: Contents, program: Program, entries: list[Entry]) ->
 
 
 def _other_outputs(module: nn.Module, n_rows: int, padded: bool) -> ValueError:
-    name = type(module).__name__
-    if padded and encoders_with_nested_tensors(module):
-        return ValueError(
-            f"The nn.TransformerEncoder in {name} computes something else for a batch that is"
-            " padded on the right, by nested tensors, which a file cannot hold. Build it with"
-            " enable_nested_tensor=False; compressed nets are without them."
-        )
+    refused = nested_tensors_refused(module, "file") if padded else None
     rows = f"{n_rows} rows that end in zeros" if padded else f"{n_rows} rows"
-    return ValueError(
-        f"{name} gives other outputs for {rows} than the operations that it performs for"
-        f" {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward that depends on the number"
-        " or the values of rows, or changes what it computes with."
+    return refused or ValueError(
+        f"{type(module).__name__} gives other outputs for {rows} than the operations that it"
+        f" performs for {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward that depends"
+        " on the number or the values of rows, or changes what it computes with."
     )
 
 
@@ -135,7 +129,7 @@ def _agree(recorded: Tensor | None, expected: Tensor) -> bool:
     if recorded is None or recorded.shape != expected.shape:
         return False
     # Kernels of attention differ in what they make of a row that is masked as a whole.
-    known = expected.isfinite() if expected.isnan().any() else torch.ones_like(expected).bool()
+    known = ~expected.isnan()
     recorded, expected = recorded.double()[known], expected.double()[known]
     finite = expected[expected.isfinite()].abs()
     largest = float(finite.max()) if finite.numel() else 0.0
@@ -162,8 +156,8 @@ def rows_like(specs: Specs, n_rows: int, padded: bool = False) -> dict[str | Non
         size = (n_rows, *shape)
         floating = np.dtype(dtype).kind == "f"
         rows[name] = (rng.normal(size=size) if floating else np.ones(size)).astype(dtype)
-        for i in range(n_rows if padded and shape and shape[0] > 1 else 0):
-            rows[name][i, 1 + i % shape[0] :] = 0
+        if padded:
+            rows[name] = ending_in_zeros(rows[name])
     return rows
 
 

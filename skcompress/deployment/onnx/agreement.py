@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from ...prediction import winners
-from ...training.nets import encoders_with_nested_tensors
+from ..padded_rows import ending_in_zeros, nested_tensors_refused
 from .fitted import Fitted, Predictor, as_taken
 from .session import run
 
@@ -86,13 +86,10 @@ def check_graph(model: onnx.ModelProto, net: Fitted, X: Any = None) -> None:
 
 
 def _padded(X: Any) -> Any:
-    """Let rows end in zeros, after one, two and more steps."""
+    """Let the rows of an array, or of those of a dict, end in zeros."""
     if isinstance(X, Mapping):
-        return {name: _padded(values) for name, values in X.items()}
-    values = np.array(X)
-    for i in range(len(values) if values.ndim > 1 else 0):
-        values[i, 1 + i % values.shape[1] :] = 0
-    return values
+        return {name: ending_in_zeros(values) for name, values in X.items()}
+    return ending_in_zeros(X)
 
 
 def _close(found: np.ndarray, expected: np.ndarray) -> bool:
@@ -108,13 +105,7 @@ def _close(found: np.ndarray, expected: np.ndarray) -> bool:
 
 def _other_graph(net: Fitted) -> ValueError:
     name = type(net.module).__name__
-    if encoders_with_nested_tensors(net.module):
-        return ValueError(
-            f"The nn.TransformerEncoder in {name} computes something else for a batch that is"
-            " padded on the right, by nested tensors, which a graph cannot. Build it with"
-            " enable_nested_tensor=False; compressed nets are without them."
-        )
-    return ValueError(
+    return nested_tensors_refused(net.module, "graph") or ValueError(
         f"The graph of {name} gives other predictions than {name} itself: its forward does"
         " something that tracing does not see, such as a choice by the values of X, or an operation"
         " that changes what others still read. Use operations that return new tensors, and"
