@@ -212,12 +212,12 @@ def measure(args):
         dense, others = fitted[net]
         estimator = compressed(dense, how, args.trial)
         estimator = estimator if estimator is dense else estimator.fit(*train)
-        deployed = deploy(estimator, train[0][:2000], batch_sizes=BATCHES, n_repeats=15)
-        print(net, how, deployed.message_)
-        accuracy = [float((e.predict(test[0]) == test[1]).mean()) for e in (dense, deployed)]
-        calls = {"skorch": dense.predict_proba, "skcompress": deployed.predict_proba}
-        calls |= {GRAPH: session_call(deployed.content.model), **others}
         for batch, target in zip(BATCHES, reach, strict=True):
+            deployed = deploy(estimator, train[0][:2000], batch_sizes=[batch], n_repeats=15)
+            print(net, how, batch, deployed.message_)
+            accuracy = [float((e.predict(test[0]) == test[1]).mean()) for e in (dense, deployed)]
+            calls = {"skorch": dense.predict_proba, "skcompress": deployed.predict_proba}
+            calls |= {GRAPH: session_call(deployed.content.model), **others}
             times = timed(calls, test[0][:batch].copy(), args.rounds if batch < 1000 else 20)
             for name, seconds in times.items():
                 low, ratio, high = np.percentile(times["skorch"] / seconds, [25, 50, 75])
@@ -239,9 +239,10 @@ def report(records):
     lines = [
         "# Latency\n",
         "Ratios to skorch's `predict_proba` on the dense net, one thread: medians and quartiles"
-        " over rounds of all candidates in a random order; beside them, those of the very graph"
-        " that our estimator runs, called through onnxruntime alone, without checks. Points lost"
-        " are against the same dense net. `docs/benchmarks/latency.py` prints them.\n",
+        " over rounds of all candidates in a random order, for nets deployed for that batch size;"
+        " beside them, those of the very graph that our estimator runs, all rows in one call of"
+        " onnxruntime, without checks. Points lost are against the same dense net."
+        " `docs/benchmarks/latency.py` prints them.\n",
         f"| net | compression | form | batch | ratio | quartiles | {GRAPH} | to reach |"
         " points lost |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -182,9 +182,20 @@ def used(w: Writer, outputs: list[str]) -> tuple[list[onnx.NodeProto], list[Tens
     needed, nodes = set(outputs), []
     for node in reversed(w.nodes):
         if needed.intersection(node.output):
+            _drop_outputs(node, needed)
             nodes.append(node)
             needed.update(_read(node))
     return nodes[::-1], [tensor for tensor in w.initializers if tensor.name in needed]
+
+
+def _drop_outputs(node: onnx.NodeProto, needed: set[str]) -> None:
+    """Leave out what a recurrent layer would give in vain: its outputs at all the steps."""
+    if node.op_type not in ("LSTM", "GRU", "RNN"):
+        return
+    names = [name if name in needed else "" for name in node.output]
+    while not names[-1]:
+        names.pop()
+    node.output[:] = names
 
 
 def _read(node: onnx.NodeProto) -> Iterator[str]:

@@ -58,6 +58,10 @@ def movedim(w: Writer, node: Node, x: Any, source: Any, destination: Any) -> str
 
 def select(w: Writer, node: Node, x: Any, dim: int, index: Any) -> str:
     """Write one entry along a dimension."""
+    steps, state = w.last_states.get(x, (None, ""))
+    if dim == steps and index in (-1, meta(node.args[0]).shape[dim] - 1):
+        # The layer need not write all the steps before, and no one has to turn them about.
+        return w.add("Squeeze", state, w.indices([0]))
     where = index if isinstance(index, str) else w.indices(index)
     return w.add("Gather", value(w, x), where, axis=dim)
 

@@ -43,6 +43,8 @@ def recurrent(
     joined = [
         w.add("Concat", *e, axis=0) if n_layers > 1 else e[0] for e in zip(*last, strict=True)
     ]
+    if directions == 1:
+        w.last_states[out] = 1 if batch_first else 0, last[-1][0]
     return [out, *joined]
 
 

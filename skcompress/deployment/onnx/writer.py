@@ -58,6 +58,12 @@ class Writer:
         ``Codes`` of the quantized weights, by parameter name.
     integers : IntegerModule or None
         How activations are rounded, if they are.
+
+    Attributes
+    ----------
+    last_states : dict of (int, str)
+        By the outputs of a recurrent layer: their axis of steps, and the last one of them, which
+        the layer gives by itself.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class Writer:
         self.initializers: list[TensorProto] = []
         self.known: dict[Any, str] = {}
         self.zeros: set[str] = set()
+        self.last_states: dict[str, tuple[int, str]] = {}
         self._counts: dict[str, int] = {}
 
     def body(self) -> "Writer":

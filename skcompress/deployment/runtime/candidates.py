@@ -20,6 +20,7 @@ FORMS = (
     "fp32 padded",
     "int8 dynamic padded",
     "int8 linear padded",
+    "fp32 in spans",
     "int8 as fitted",
 )
 

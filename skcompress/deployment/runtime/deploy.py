@@ -47,8 +47,10 @@ def deploy(
     layers alone, "int8 linear"), and, where ``QuantizedNet`` rounds activations, its own integers
     ("int8 as fitted"). Convolutions whose channels are no multiple of 16, as after the removal of
     some, are also tried with channels of zeros added (names that end in "padded"), for which
-    onnxruntime has a faster way. Those whose predictions for `X` stay within the tolerance are
-    timed in turns, and the fastest one is kept: by the geometric mean over the batch sizes.
+    onnxruntime has a faster way; recurrent layers over many steps also in spans of steps ("fp32 in
+    spans"), which suit the caches where rows come in batches. Those whose predictions for `X` stay
+    within the tolerance are timed in turns, and the fastest one is kept: by the geometric mean over
+    the batch sizes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The forms in which onnxruntime may run a net: floating point or integers, padded or not."""
+"""The forms in which onnxruntime may run a net: floating point or integers, whole or in spans."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ from onnxruntime.quantization import (
 from ..onnx import ROWS
 from .linear import with_own_weights, with_ranges
 from .padding import pad_channels
+from .spans import split_steps
 
 # Rows that the ranges of activations are measured on.
 CALIBRATION_ROWS = 512
@@ -69,6 +70,9 @@ def forms(
         makers["int8 dynamic padded"] = lambda: _dynamic(padded, DYNAMIC)
         if beside:
             makers["int8 linear padded"] = lambda: _linear(padded, feed)
+    in_spans = split_steps(plain)
+    if in_spans is not None:
+        makers["fp32 in spans"] = lambda: in_spans
     return makers
 
 
