@@ -213,7 +213,7 @@ def measure(args):
         estimator = compressed(dense, how, args.trial)
         estimator = estimator if estimator is dense else estimator.fit(*train)
         for batch, target in zip(BATCHES, reach, strict=True):
-            deployed = deploy(estimator, train[0][:2000], batch_sizes=[batch], n_repeats=15)
+            deployed = deploy(estimator, train[0][:2000], batch_sizes=[batch])
             print(net, how, batch, deployed.message_)
             accuracy = [float((e.predict(test[0]) == test[1]).mean()) for e in (dense, deployed)]
             calls = {"skorch": dense.predict_proba, "skcompress": deployed.predict_proba}

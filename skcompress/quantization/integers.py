@@ -1,6 +1,7 @@
 """Prediction in integers: weights and activations of 8 bits, sums without rounding."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import FunctionType
@@ -36,10 +37,11 @@ class IntegerModule(nn.Module):
     quantized : dict of QuantizedTensor
         The weights, in an integer format, with a scale for each tensor or channel.
     ranges : dict of (float, float) or None
-        Smallest and largest input of each weight ("static"): ``t = (high - low) / 255``,
-        ``z = round(-low / t)`` and ``q = clip(round(x / t) + z, 0, 255) - z``. With None
-        ("dynamic"), each row has ``t = max |x| / 127`` and ``q = round(x / t)``, so that what is
-        predicted for a row does not depend on its company.
+        Smallest and largest input of each weight ("static"), best as :func:`widened` gives them:
+        ``t = (high - low) / 255``, ``z = round(-low / t)`` and
+        ``q = clip(round(x / t) + z, 0, 255) - z``. With None ("dynamic"), each row has
+        ``t = max |x| / 127`` and ``q = round(x / t)``, so that what is predicted for a row does not
+        depend on its company.
     """
 
     computes_in_integers = True
@@ -124,6 +126,31 @@ def static(x: Tensor, low: float, high: float) -> tuple[Tensor, float]:
     scale = (high - low) / 255 or 1.0
     zero = round(-low / scale)
     return ((x / scale).round() + zero).clamp(0, 255) - zero, scale
+
+
+def widened(low: float, high: float) -> Range:
+    """Return a range around another one and zero, whose step is a power of two.
+
+    Kernels of integers multiply sums by the step of a layer's inputs, over that of the next
+    layer's, at once. With powers of two that rounds to the same integers as one after the other,
+    so that what runs is what was scored. It costs up to one of the 8 bits.
+
+    Source: Jain et al., "Trained quantization thresholds for accurate and efficient fixed-point
+    inference of deep neural networks", MLSys 2020, for powers of two.
+
+    Examples
+    --------
+    >>> from skcompress.quantization.integers import widened
+    >>> widened(-0.1, 1.0)
+    (-0.1015625, 1.890625)
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if not (high - low) / 255:
+        return low, high
+    step = 2.0 ** math.ceil(math.log2((high - low) / 255))
+    # Zero is one of the steps; what that cuts off is less than half of one.
+    below = round(-low / step)
+    return -below * step, (255 - below) * step
 
 
 class _Products(TorchFunctionMode):

@@ -22,7 +22,7 @@ from .allocation import allocate
 from .batch_norm import fold, recalibrate
 from .checks import check_products, check_size
 from .formats import FORMATS, HUGE, TINY
-from .integers import IntegerModule
+from .integers import IntegerModule, widened
 from .layerwise import round_floats, round_layers
 from .refusals import REFUSALS
 from .rounding import quantize
@@ -63,8 +63,8 @@ class QuantizedNet(BaseCompressedNet):
         Bits of what stays in floating point: biases, norms, embeddings, buffers. A sign, eight
         bits of exponent and the rest of fraction, so that 16 is bfloat16; 32 leaves them.
     activations : {"dynamic", "static"}, default=None
-        Also round what enters each layer to 8 bits, so that products are sums of integers: with a
-        scale for each row, or with a range measured on the training rows. None leaves them.
+        Also round what enters each layer to 8 bits, so that products are sums of integers: by a
+        scale for each row, or a power of two for the range of the training rows. None does not.
     batch_norm : {"recalibrate", "fold", "keep"}, default="recalibrate"
         Measure the statistics of batch normalization anew once the weights are rounded; or fold
         it into the layer before it first; or leave it as it is.
@@ -249,7 +249,9 @@ class QuantizedNet(BaseCompressedNet):
         if self.float_bits < 32:
             round_floats(net, self.quantized_, self.float_bits)
         if self.activations is not None:
-            ranges = input_ranges(net, data) if self.activations == "static" else None
+            ranges = None
+            if self.activations == "static":
+                ranges = {n: widened(*ends) for n, ends in input_ranges(net, data).items()}
             net.module_ = IntegerModule(net.module_, self.quantized_, ranges)
 
     def _widths(self, net: NeuralNet, data: Data) -> dict[str, int]:

@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 
 import pytest
@@ -8,7 +9,7 @@ from torch.nn import functional
 
 from skcompress.layers import weight_matrices
 from skcompress.quantization import quantize
-from skcompress.quantization.integers import EXACT, IntegerModule, dynamic, static
+from skcompress.quantization.integers import EXACT, IntegerModule, dynamic, static, widened
 from tests.pruning_modules import MODULES, build, rows
 
 # The transposed convolution is refused before it gets here.
@@ -173,6 +174,28 @@ def test_inputs_beyond_the_range_saturate():
     assert q.tolist() == [-64.0, 0.0, 191.0]
     assert scale == 4 / 255
     assert static(torch.zeros(2), 0.0, 0.0)[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.0, 1.0), (-0.1, 1.0), (-1.0, 0.1), (2.0, 3.0), (-3.0, -2.0), (-255e-30, 0.0), (0.0, 255.0)],
+)
+def test_steps_are_powers_of_two(low, high):
+    """The smallest whose 256 levels reach both ends, but for half a step, and zero."""
+    below, above = widened(low, high)
+    _, step = static(torch.zeros(1), below, above)
+    assert math.frexp(step)[0] == 0.5
+    assert (max(high, 0) - min(low, 0)) / 255 <= step < 2 * (max(high, 0) - min(low, 0)) / 255
+    assert below - step / 2 <= min(low, 0)
+    assert max(high, 0) <= above + step / 2
+    assert (below / step).is_integer()
+    assert widened(below, above) == (below, above)
+
+
+def test_a_range_without_width_stays():
+    """Its only input is zero."""
+    assert widened(0.0, 0.0) == (0.0, 0.0)
+    assert widened(0.0, 5e-324) == (0.0, 5e-324)
 
 
 def test_rows_of_zeros():
