@@ -183,7 +183,7 @@ def _predicts(estimator: Any) -> Any:
 def _message(estimator: Any, report: pd.DataFrame, form: str, left_out: Mapping[str, str]) -> str:
     """Say in words what was found, also where compression brought no speed."""
     speed = mean_speed_up(report)
-    parts = [f"Kept: {form}, {speed[form]:.1f} times as fast as the estimator itself."]
+    parts = [f"Kept: {form}, {speed[form]:.3g} times as fast as the estimator itself."]
     if speed[form] < 1:
         parts.append("That is slower: on this machine, predict with the estimator.")
     if form.startswith("fp32") and any(name.startswith("int8") for name in speed.index):

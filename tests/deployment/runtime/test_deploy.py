@@ -84,7 +84,7 @@ def test_the_fastest_form_is_kept(fitted, form, speed_up, monkeypatch):
     monkeypatch.setattr(timing, "seconds", seconds)
     deployed = deploy(pruned, X, batch_sizes=[1, 8], tolerance=1.0, n_repeats=1)
     assert deployed.form_ == form
-    assert f"Kept: {form}, {speed_up} times as fast" in deployed.message_
+    assert f"Kept: {form}, {speed_up:g} times as fast" in deployed.message_
     assert ("That is slower" in deployed.message_) == (speed_up < 1)
     assert ("Integers bring no speed" in deployed.message_) == (form == "fp32")
     assert "Single weights that are zero make the file smaller" in deployed.message_
