@@ -29,6 +29,6 @@ def workers_of_the_module():
 @pytest.fixture(autouse=True)
 def nothing_told():
     """Let each test see what a process is warned of once."""
-    from skcompress.training.cache import TOLD
+    from skcompress.training.folder import TOLD
 
     TOLD.clear()

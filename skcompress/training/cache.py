@@ -5,7 +5,6 @@ a key of all that its result depends on.
 """
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,15 +18,15 @@ from skorch import NeuralNet
 
 from .entries import Entry, to_bytes
 from .fitted import changed_params, check_same, pack_net, unpack_net
-from .folder import CacheFolder, as_folder
+from .folder import CacheFolder, as_folder, warn_once
 from .isolation import draw_seed, seed_generators, stage_seed
 from .keys import Known, digest
 from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
+from .settings import settings
 from .state import UncacheableError
 
 LIBRARIES = ("torch", "skorch", "skcompress")
-_DEVICES = ("cpu", "cuda")
 
 
 @dataclass
@@ -38,8 +37,6 @@ class _Fit:
     keys: dict[int, tuple[Any, str]] = field(default_factory=dict)
 
 
-# What was warned of.
-TOLD: set[str] = set()
 _FIT: ContextVar[_Fit | None] = ContextVar("_FIT", default=None)
 
 
@@ -155,17 +152,9 @@ def _key(fit: _Fit, folder: CacheFolder | None, *values: Any) -> str | None:
     """Return the key of a stage; None if there is no cache, or the stage cannot be cached."""
     if folder is None:
         return None
-    settings = (
-        torch.get_num_threads(),
-        torch.get_default_dtype(),
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.backends.mkldnn.enabled,
-        *((torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _DEVICES),
-    )
     versions = [_version(name) for name in LIBRARIES]
     try:
-        return digest(versions, settings, *values, known=fit.known)
+        return digest(versions, settings(), *values, known=fit.known)
     except UncacheableError as error:
         _tell(str(error))
         return None
@@ -176,14 +165,7 @@ def _version(library: str) -> str:
 
 
 def _tell(reason: str) -> None:
-    """Warn that something is not cached: once in a process, not for each cell of a search."""
-    if reason not in TOLD:
-        TOLD.add(reason)
-        warnings.warn(
-            f"A stage of this fit is not cached: {reason}. It is computed each time.",
-            UserWarning,
-            stacklevel=2,
-        )
+    warn_once(f"A stage of this fit is not cached: {reason}. It is computed each time.")
 
 
 def _packed(key: str, pack: Callable[..., Entry], *args: Any) -> bytes | None:

@@ -21,6 +21,8 @@ NAME = "skcompress"
 SUFFIX, LOCK, PART = ".safetensors", ".lock", ".part"
 # Unfinished files of processes that were killed are older than that.
 ABANDONED = 24 * 3600.0
+# What was warned of.
+TOLD: set[str] = set()
 # Bytes that this process has written to a folder since it last looked through it.
 _WRITTEN: dict[Path, int] = {}
 
@@ -180,6 +182,7 @@ class CacheFolder:
 
     def _write(self, key: str, data: bytes) -> None:
         """Write a file that is there as a whole or not at all."""
+        part = None
         try:
             with tempfile.NamedTemporaryFile(
                 dir=self.path, prefix=key, suffix=PART, delete=False
@@ -188,11 +191,14 @@ class CacheFolder:
             os.replace(part.name, self._file(key))
             self._evict(key, len(data))
         except OSError as error:  # a full disk is no reason to lose the result
+            if part is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(part.name)
             self._warn(error)
 
     def _warn(self, error: OSError) -> None:
-        message = f"A result could not be cached in {str(self.path)!r}: {error}."
-        warnings.warn(message, UserWarning, stacklevel=2)
+        reason = error.strerror or str(error)
+        warn_once(f"Results could not be cached in {str(self.path)!r}: {reason}.")
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """Yield when each entry was last used, its bytes and its path."""
@@ -223,6 +229,13 @@ class CacheFolder:
                 path.unlink(missing_ok=True)
                 path.with_suffix(LOCK).unlink(missing_ok=True)
                 total -= size
+
+
+def warn_once(message: str) -> None:
+    """Warn of something once in a process, not for each cell of a search."""
+    if message not in TOLD:
+        TOLD.add(message)
+        warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def as_folder(memory: Any) -> CacheFolder | None:

@@ -19,6 +19,7 @@ from xxhash import xxh3_128
 
 from .nets import is_frozen
 from .sources import (
+    SCRIPT,
     by_value,
     class_body,
     code_parts,
@@ -277,10 +278,13 @@ class _Description:
     def add_reduced(self, value: Any) -> None:
         """Write what pickle would save."""
         reduced = reduced_parts(value)
-        if isinstance(reduced, str):
-            self.write(str(getattr(value, "__module__", "")), reduced)
-        else:
+        if not isinstance(reduced, str):
             self.add(reduced)
+            return
+        module = str(getattr(value, "__module__", ""))
+        self.write(module, reduced)
+        if module not in SCRIPT:  # its compiled code may be the user's
+            self.add_files(module)
 
 
 @lru_cache(maxsize=4096)

@@ -8,14 +8,22 @@ from collections.abc import Iterator
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MemberDescriptorType,
+    ModuleType,
+)
 from typing import Any
 
-# Set by Python, by abc or by pickling, and no part of what was written.
+# The script that runs, and what spawned workers call it.
+SCRIPT = ("__main__", "__mp_main__")
+# Set by Python, abc, pickling or torch, and no part of what was written.
 _INCIDENTAL = frozenset(
     {"__module__", "__qualname__", "__dict__", "__weakref__", "__doc__", "__annotations__"}
     | {"__slotnames__", "__abstractmethods__", "_abc_impl"}
-    | {"__firstlineno__", "__static_attributes__"}
+    | {"__firstlineno__", "__static_attributes__", "_backward_cls"}
 )
 
 
@@ -26,19 +34,32 @@ def library_version(module: str) -> str | None:
     Python's own modules have Python's version.
     """
     top = module.partition(".")[0]
-    root = sys.modules.get(top)
-    file = getattr(root, "__file__", None) or next(iter(getattr(root, "__path__", [])), None)
+    file = _where(module)
     if file is None:
-        return None if top == "__main__" else _python()
+        return None if top in SCRIPT else _python()
     parts = Path(file).parts
     if top != "skcompress" and not {"site-packages", "dist-packages"} & set(parts):
         standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
         return _python() if any(Path(file).is_relative_to(path) for path in standard) else None
-    return _version(top, root)
+    return _version(top)
 
 
-def _version(top: str, root: Any) -> str:
-    if isinstance(version := getattr(root, "__version__", None), str):
+def _where(module: str) -> str | None:
+    """Return the file of a module, or the folder of a package without one.
+
+    A package may have parts in several folders, the user's among them.
+    """
+    while module:
+        found = sys.modules.get(module)
+        file = getattr(found, "__file__", None) or next(iter(getattr(found, "__path__", [])), None)
+        if file is not None and Path(file).is_absolute():
+            return str(file)
+        module = module.rpartition(".")[0]
+    return None
+
+
+def _version(top: str) -> str:
+    if isinstance(version := getattr(sys.modules.get(top), "__version__", None), str):
         return version
     try:
         return importlib.metadata.version(top)
@@ -57,7 +78,7 @@ def by_value(written: Any) -> bool:
     receive them by value, so that there is no file to read there.
     """
     module = sys.modules.get(written.__module__)
-    if written.__module__ == "__main__" or module is None:
+    if written.__module__ in SCRIPT or module is None:
         return True
     try:
         return attrgetter(written.__qualname__)(module) is not written
@@ -101,11 +122,14 @@ def user_files(module: str) -> dict[str, bytes]:
     return dict(sorted(found.items()))
 
 
+_WRITTEN = (type, FunctionType, BuiltinFunctionType)
+
+
 def _imported(module: ModuleType) -> Iterator[str]:
     for value in list(vars(module).values()):
         if isinstance(value, ModuleType):
             yield value.__name__
-        elif isinstance(value, (type, FunctionType)) and isinstance(value.__module__, str):
+        elif isinstance(value, _WRITTEN) and isinstance(value.__module__, str):
             yield value.__module__
 
 

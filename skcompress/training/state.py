@@ -33,6 +33,8 @@ def reduced_parts(value: Any) -> str | list[Any]:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise UncacheableError(f"a {kind} cannot be looked into") from error
     if isinstance(reduced, str):
+        if reduced.endswith("(vectorized)"):
+            raise UncacheableError("a function made by numpy.frompyfunc cannot be looked into")
         return reduced
     parts = [*reduced[:3], *(None if it is None else list(it) for it in reduced[3:5])]
     if isinstance(value, nn.Module) and isinstance(parts[2], dict):

@@ -238,9 +238,13 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.warns(UserWarning, match="could not be cached .*No space left"):
+    with pytest.warns(UserWarning, match="could not be cached .*No space left") as told:
         estimator = counted(memory=tmp_path / "cache").fit(X, Y)
+    assert len(told) == 1  # of two stages, and of others later
+    counted(memory=tmp_path / "cache", sparsity=0.7).fit(X, Y)
     assert estimator.score(X, Y) > 0.5
+    # What was written in part does not stay.
+    assert [path.suffix for path in (tmp_path / "cache" / "skcompress").iterdir()] == [".lock"] * 3
 
 
 def test_a_folder_that_can_only_be_read(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """What counts of the user's code is what runs: values in memory, beside the text of files."""
 
 import functools
+import importlib
 import sys
 
 import numpy as np
 import pytest
 import sklearn
+import torch
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -14,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skcompress import PrunedNet, save
 from skcompress.training.keys import digest
+from skcompress.training.sources import library_version
 from tests.contract_modules import blobs, classifier
 from tests.training.cache_modules import counted
 from tests.training.test_keys import load
@@ -179,3 +182,19 @@ def test_what_stages_share_is_the_same_anew():
     keys = [digest(value, known=known) for value in values]
     assert keys == [digest(value) for value in values]
     assert len(set(keys)) == 5
+
+
+def test_a_package_with_parts_in_several_folders(tmp_path, monkeypatch):
+    """A part of the user's is the user's, whatever else has that name."""
+    for folder, part in (("site-packages", "theirs"), ("work", "mine")):
+        package = tmp_path / folder / "memory_parts"
+        package.mkdir(parents=True)
+        (package / f"{part}.py").write_text("class Net: pass\n")
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    theirs = importlib.import_module("memory_parts.theirs")
+    mine = importlib.import_module("memory_parts.mine")
+    assert library_version(theirs.__name__) == ""
+    assert library_version(mine.__name__) is None
+    assert library_version("torch.classes") == torch.__version__  # whose file has no folder
+    for name in ("memory_parts", "memory_parts.theirs", "memory_parts.mine"):
+        sys.modules.pop(name, None)

@@ -2,6 +2,8 @@
 
 import functools
 import re
+import sys
+import types
 import typing
 from dataclasses import dataclass, field
 
@@ -13,11 +15,8 @@ from sklearn.base import clone
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skcompress import PrunedNet
-from skcompress.training import CacheFolder
 from skcompress.training.keys import digest
 from skcompress.training.state import UncacheableError
-from tests.contract_modules import blobs, classifier
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 
@@ -204,14 +203,61 @@ def test_numbers_of_hooks():
     assert keys[0] == keys[1] != digest(nn.Linear(2, 2))
 
 
-def test_precision_of_the_fit(tmp_path):
-    """What is set around a fit may change its numbers."""
-    folder = CacheFolder(tmp_path / "cache")
-    net = PrunedNet(classifier(), random_state=0, n_threads=1, memory=folder)
-    rows, labels = blobs(60)
-    n_bytes = []
-    for enabled in (False, True, True, False):
-        with torch.autocast("cpu", enabled=enabled):
-            net.fit(rows, labels)
-        n_bytes.append(folder.n_bytes)
-    assert n_bytes[0] < n_bytes[1] == n_bytes[2] == n_bytes[3]
+def straight_through():
+    """Return a function of torch's that is differentiated in another way."""
+
+    class Step(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, X):
+            return X.round()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    return Step
+
+
+def test_functions_of_autograd():
+    """Torch numbers them, and a cell of a notebook may run twice."""
+    assert digest(straight_through()) == digest(straight_through())
+
+
+def test_functions_that_numpy_made():
+    """Which hide the function that they call."""
+    with pytest.raises(UncacheableError, match=r"by numpy\.frompyfunc cannot be looked into"):
+        digest(np.frompyfunc(lambda a: a + 1, 1, 1))
+    assert digest(np.add) != digest(np.subtract)
+
+
+class Compiled:
+    """What pickle finds by its name, as it does functions of compiled modules."""
+
+    def __reduce__(self):
+        return "compiled"
+
+
+def test_compiled_code_of_the_user(tmp_path, monkeypatch):
+    """It counts by its file, which is built anew."""
+    module = types.ModuleType("memory_compiled")
+    module.__file__ = str(tmp_path / "memory_compiled.so")
+    monkeypatch.setitem(sys.modules, "memory_compiled", module)
+    monkeypatch.setattr(Compiled, "__module__", "memory_compiled")
+    keys = []
+    for text in ("first", "second", "first"):
+        (tmp_path / "memory_compiled.so").write_text(text)
+        keys.append(digest(Compiled()))
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_script_by_its_name_in_spawned_workers(monkeypatch):
+    """Their classes are those of the script."""
+    keys = []
+    for name in ("__main__", "__mp_main__"):
+        cls = straight_through()
+        cls.__module__ = cls.forward.__module__ = cls.backward.__module__ = name
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[name].Step = cls
+        cls.__qualname__ = "Step"
+        keys.append(digest(cls))
+    assert keys[0] == keys[1]

@@ -184,7 +184,7 @@ def used(w: Writer, outputs: list[str]) -> tuple[list[onnx.NodeProto], list[Tens
         if needed.intersection(node.output):
             _drop_outputs(node, needed)
             nodes.append(node)
-            needed.update(_read(node))
+            needed.update(names_read(node))
     return nodes[::-1], [tensor for tensor in w.initializers if tensor.name in needed]
 
 
@@ -198,12 +198,12 @@ def _drop_outputs(node: onnx.NodeProto, needed: set[str]) -> None:
     node.output[:] = names
 
 
-def _read(node: onnx.NodeProto) -> Iterator[str]:
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, also in the body of a loop."""
     yield from node.input
     for attribute in node.attribute:
         for inner in attribute.g.node:
-            yield from _read(inner)
+            yield from names_read(inner)
 
 
 def metadata(net: Fitted, outer: Any) -> dict[str, str]:

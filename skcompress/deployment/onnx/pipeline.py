@@ -12,14 +12,13 @@ from skl2onnx.common.data_types import (
     Int64TensorType,
     StringTensorType,
     guess_data_type,
-    guess_numpy_type,
 )
 from sklearn.pipeline import Pipeline
 
 from .converters import Step, register_steps
 from .fitted import Fitted, fitted, steps_of, transformed
 from .model import finished, metadata, net_to_onnx
-from .session import run
+from .tables import check_rows, table_of_numbers, with_columns, without_rows
 from .writer import OPSET
 
 Types = list[tuple[str, Any]]
@@ -52,9 +51,10 @@ def pipeline_to_onnx(
     taken = transformed(steps, X)
     net = fitted(last, taken, floats=floats)
     net_to_onnx(net, taken)  # which checks it
-    types = _unseen(steps, net) if X is None else _seen(X)
+    table = table_of_numbers(X, steps)
+    types = _unseen(steps, net) if X is None else _seen(X if table is None else table)
     named = [(f"step{i}", step) for i, step in enumerate(steps)]
-    plain = Pipeline([*named, ("net", Step(net, labels, rows, narrowest=2))])
+    plain = Pipeline([*named, ("net", Step(net, labels, rows=True, narrowest=2))])
     register_steps()
     opsets = {"": OPSET, "ai.onnx.ml": 3}
     try:
@@ -63,23 +63,14 @@ def pipeline_to_onnx(
         raise
     except Exception as error:  # skl2onnx raises errors of many kinds
         raise ValueError(f"skl2onnx does not convert the Pipeline: {error}{_hint(X)}") from error
+    model = model if table is None else with_columns(model, X)
     try:
         model = finished(model, metadata(net, pipeline))
         if X is not None:
-            run(model, _feed(X, types, model))  # steps that do not fit together load, and fail here
-        return model
+            check_rows(model, X, taken)
     except ValueError as error:
         raise ValueError(f"{error}{_hint(X)}") from error
-
-
-def _feed(X: Any, types: Types, model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Return a row as a graph takes it, whose inputs may have other names than columns."""
-    feed = {}
-    for (name, kind), info in zip(types, model.graph.input, strict=True):
-        values = np.asarray(X[name])[:1].reshape(1, 1) if hasattr(X, "columns") else X[:1]
-        text = isinstance(kind, StringTensorType)
-        feed[info.name] = np.asarray(values).astype(object if text else guess_numpy_type(kind))
-    return feed
+    return model if rows else without_rows(model)
 
 
 def _hint(X: Any) -> str:
@@ -88,7 +79,7 @@ def _hint(X: Any) -> str:
         return " Pass a few rows as X, a frame if fit was given one."
     types = set(X.dtypes) if hasattr(X, "columns") else {np.asarray(X).dtype}
     if types <= {np.dtype("float32")}:
-        return ""
+        return " Some steps need double precision: try X of float64."
     return " Some steps are only known in single precision: try X of float32."
 
 
