@@ -18,7 +18,8 @@ from sklearn.pipeline import Pipeline
 from .converters import Step, register_steps
 from .fitted import Fitted, fitted, steps_of, transformed
 from .model import finished, metadata, net_to_onnx
-from .tables import check_rows, table_of_numbers, with_columns, without_rows
+from .session import run
+from .tables import as_feed, check_rows, table_of_numbers, with_columns, without_rows
 from .writer import OPSET
 
 Types = list[tuple[str, Any]]
@@ -66,10 +67,11 @@ def pipeline_to_onnx(
     model = model if table is None else with_columns(model, X)
     try:
         model = finished(model, metadata(net, pipeline))
-        if X is not None:
-            check_rows(model, X, taken)
+        found = None if X is None else run(model, as_feed(X, model))
     except ValueError as error:
         raise ValueError(f"{error}{_hint(X)}") from error
+    if found is not None:
+        check_rows(found, taken)
     return model if rows else without_rows(model)
 
 
@@ -79,7 +81,7 @@ def _hint(X: Any) -> str:
         return " Pass a few rows as X, a frame if fit was given one."
     types = set(X.dtypes) if hasattr(X, "columns") else {np.asarray(X).dtype}
     if types <= {np.dtype("float32")}:
-        return " Some steps need double precision: try X of float64."
+        return ""
     return " Some steps are only known in single precision: try X of float32."
 
 

@@ -9,7 +9,14 @@ from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, PowerTransformer, StandardScaler
+from sklearn.preprocessing import (
+    MinMaxScaler,
+    OneHotEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    StandardScaler,
+)
 from torch import nn
 
 from skcompress import PrunedNet, QuantizedNet, export_onnx
@@ -82,17 +89,59 @@ def test_columns_of_several_types_go_straight_into_a_net(path):
     )
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i8"])
-def test_the_input_has_the_type_of_the_rows(dtype, path):
-    """In single precision, the digits that matter of such numbers would be lost."""
+@pytest.mark.parametrize(("dtype", "shift"), [("f4", 0), ("f8", 10**9), ("i8", 0)])
+def test_the_input_has_the_type_of_the_rows(dtype, shift, path):
+    """In single precision, the digits that matter of shifted numbers would be lost."""
     X, y = classification()
-    X = (X * 100).astype(dtype) + np.array(0 if dtype == "f4" else 10**9, dtype)
+    X = (X * 100).astype(dtype) + np.array(shift, dtype)
     pipeline = make_pipeline(StandardScaler(), pruned()).fit(X, y)
     export_onnx(pipeline, path, X)
     kind = onnx.load(path).graph.input[0].type.tensor_type.elem_type
     assert onnx.helper.tensor_dtype_to_np_dtype(kind) == dtype
-    if dtype != "i8":
-        agree(path, pipeline, X, atol=1e-5)
+    agree(path, pipeline, X, atol=1e-5)
+
+
+def test_steps_that_lose_digits_are_refused(path):
+    """The graph would be of other numbers; in double precision it is not."""
+    X, y = classification()
+    X = (X * 100).astype("i8") + 10**9
+    pipeline = make_pipeline(StandardScaler(), pruned()).fit(X, y)
+    with pytest.raises(ValueError, match=r"in 60 of 60 rows: .* Try X of float64"):
+        export_onnx(pipeline, path, X)
+    assert not path.exists()
+    export_onnx(pipeline, path, X.astype("f8"))
+    agree(path, pipeline, X.astype("f8"), atol=1e-5)
+
+
+SINGLE = [PowerTransformer(), QuantileTransformer(n_quantiles=20)]
+STEPS = [StandardScaler(), MinMaxScaler(), PCA(3), PolynomialFeatures(include_bias=False)]
+STEPS += [make_pipeline(StandardScaler(), PCA(3))]
+
+
+@pytest.mark.parametrize(
+    ("step", "types"),
+    [(step, types) for step in STEPS for types in ("idf", "dif", "bff", "iii")]
+    + [(step, "fff") for step in [*STEPS, *SINGLE]],
+)
+def test_columns_of_a_frame_come_to_the_steps_as_one_table(step, types, path):
+    """Whatever their types are, and whichever is first; skl2onnx would truncate to integers."""
+    rng = np.random.default_rng(0)
+    kinds = {
+        "i": lambda: rng.integers(0, 50, 60),
+        "b": lambda: rng.random(60) > 0.5,
+        "f": lambda: rng.normal(size=60).astype("float32"),
+        "d": lambda: rng.normal(size=60),
+    }
+    # The names of the graph's own values, which some columns happen to have.
+    columns = zip(("X", "v", "variable"), types, strict=True)
+    frame = pd.DataFrame({name: kinds[kind]() for name, kind in columns})
+    y = np.arange(60) % 3
+    n_inputs = step.fit(frame).transform(frame).shape[1]
+    pipeline = make_pipeline(step, pruned(n_inputs)).fit(frame, y)
+    export_onnx(pipeline, path, frame)
+    out = run(path, {name: frame[[name]].to_numpy() for name in frame})
+    np.testing.assert_allclose(out["probabilities"], pipeline.predict_proba(frame), atol=1e-5)
+    np.testing.assert_array_equal(out["labels"], pipeline.predict(frame))
 
 
 @pytest.mark.parametrize("kind", [object, str])
