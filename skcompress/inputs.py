@@ -196,9 +196,17 @@ def type_of(values: np.ndarray, types: Types, name: str) -> np.dtype:
 
 
 def row_specs(X: Any) -> list[tuple[str | None, str, list[int]]]:
-    """Return name, type and shape of what makes up a row; the name of a single array is None."""
+    """Return name, type and shape of what makes up a row; the name of a single array is None.
+
+    Raises
+    ------
+    ValueError
+        If there is no row.
+    """
     if isinstance(X, Mapping):
         return [(name, str(x.dtype), list(x.shape[1:])) for name, x in X.items()]
+    if not len(X):
+        raise ValueError("X has no rows. Pass a few.")
     row = X[0]
     if isinstance(row, Mapping):
         return [(name, str(_array(x).dtype), list(np.shape(x))) for name, x in row.items()]

@@ -122,6 +122,8 @@ def symmetric(rows: Tensor, kept: Tensor, bits: int) -> Grid:
     return _best([_unshifted(levels, top * f) for f in FRACTIONS.to(rows)], rows, kept)
 
 
+# The scale of a weight that is zero throughout.
+OF_ZEROS = 2.0**-16
 # Steps that float32 can hold.
 TINY, HUGE = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 
@@ -223,8 +225,9 @@ def _unshifted(levels: Tensor, scale: Tensor) -> Grid:
 
 
 def _positive(scale: Tensor) -> Tensor:
-    """Give groups of zeros only a scale that they can be divided by."""
-    return torch.where(scale > 0, scale, 1.0)
+    """Give groups of zeros only the scale of others: integer biases come in its steps, too."""
+    positive = scale[scale > 0]
+    return torch.where(scale > 0, scale, positive.median() if len(positive) else OF_ZEROS)
 
 
 def _best(grids: list[Grid], rows: Tensor, kept: Tensor) -> Grid:

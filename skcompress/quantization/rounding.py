@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .formats import FORMATS, Grid, fixed_scale, middles
+from .formats import FORMATS, OF_ZEROS, Grid, fixed_scale, middles
 from .groups import Granularity, from_rows, to_rows
 from .tensors import QuantizedTensor, pack
 
@@ -60,7 +60,7 @@ def quantize(
     elif mask.any():
         grid = FORMATS[format].fit(rows, kept, bits)
     else:
-        grid = fixed_scale(rows, 2, 1.0)
+        grid = fixed_scale(rows, 2, OF_ZEROS)
     codes = from_rows(grid.encode(rows), weight.shape, granularity)
     if moment is not None:
         codes = reconstruct(weight, codes, grid, granularity, mask, moment)

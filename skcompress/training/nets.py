@@ -52,14 +52,17 @@ def fitted_net(estimator: Any) -> NeuralNet:
     ValueError
         If skorch trimmed the net for prediction.
     """
-    if isinstance(estimator, FrozenEstimator):
-        return fitted_net(estimator.estimator)
-    net = estimator if isinstance(estimator, NeuralNet) else getattr(estimator, "net_", None)
+    inner = estimator
+    while isinstance(inner, FrozenEstimator):
+        inner = inner.estimator
+    net = inner if isinstance(inner, NeuralNet) else getattr(inner, "net_", None)
     if net is None or not net.initialized_:
+        kind = type(inner).__name__
+        holds = f"FrozenEstimator holds a {kind} that" if inner is not estimator else f"This {kind}"
+        leave = "; or leave FrozenEstimator out to have it fitted here" * (inner is not estimator)
         raise NotFittedError(
-            f"FrozenEstimator holds a {type(estimator).__name__} that is not fitted yet. Call fit"
-            " on it, or initialize() on a net around a trained module; or leave FrozenEstimator"
-            " out to have it fitted here."
+            f"{holds} is not fitted yet. Call fit on it, or initialize() on a net around a trained"
+            f" module{leave}."
         )
     if getattr(net, "_trimmed_for_prediction", False):
         raise ValueError(

@@ -13,14 +13,19 @@ def sentences(n_rows=60, length=6):
 
 
 class PaddedEncoder(nn.Module):
-    """torch's own encoder with its default settings, and the mean over all steps."""
+    """torch's own encoder with its default settings, and the mean over all steps.
 
-    def __init__(self, nested=True):
+    Words of a number are padding; with None, none are.
+    """
+
+    def __init__(self, nested=True, padding=0):
         super().__init__()
+        self.padding = padding
         layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
         self.words = nn.Embedding(10, 8, padding_idx=0)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested)
         self.last = nn.Linear(8, 3)
 
     def forward(self, X):
-        return self.last(self.encoder(self.words(X), src_key_padding_mask=X == 0).mean(1))
+        mask = None if self.padding is None else self.padding == X
+        return self.last(self.encoder(self.words(X), src_key_padding_mask=mask).mean(1))

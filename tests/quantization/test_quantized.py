@@ -195,6 +195,22 @@ def test_static_ranges_come_from_the_training_rows():
     assert quantized.net_.module_.ranges == ranges
 
 
+@pytest.mark.parametrize("activations", [None, "dynamic", "static"])
+@pytest.mark.parametrize("zeros", [slice(1, 2), slice(None)], ids=["a row", "all"])
+def test_biases_of_outputs_without_weights(activations, zeros):
+    """They are not rounded to steps of inputs, however large those are."""
+    X, y = classification()
+    layer = nn.Linear(6, 3)
+    with torch.no_grad():
+        layer.weight[zeros] = 0
+    net = classifier(layer, criterion=nn.CrossEntropyLoss).initialize()
+    net.classes_inferred_ = np.arange(3)
+    quantized = QuantizedNet(FrozenEstimator(net), activations=activations, random_state=0)
+    outputs = quantized.fit(100 * X, y).net_.forward(100 * X).numpy()
+    biases = layer.bias.detach().expand(len(X), -1)
+    np.testing.assert_allclose(outputs[:, zeros], biases[:, zeros], atol=1e-3)
+
+
 def FrozenScore(net, X, y):  # noqa: N802 - reads as what it is
     """Return the coefficient of determination of a skorch net."""
     residual = y - net.predict(X).ravel()

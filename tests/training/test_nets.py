@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -36,6 +37,14 @@ def test_fitted_net_is_the_result():
     outer = pruned(FrozenEstimator(net)).fit(X, Y)
     assert fitted_net(FrozenEstimator(net)) is net
     assert fitted_net(outer) is outer.net_
+
+
+def test_nets_that_are_not_fitted():
+    """The error speaks of FrozenEstimator to those who have one."""
+    with pytest.raises(NotFittedError, match=r"^This NeuralNetClassifier is not .* module\.$"):
+        fitted_net(classifier())
+    with pytest.raises(NotFittedError, match=r"^FrozenEstimator holds a .*; or leave Frozen"):
+        fitted_net(FrozenEstimator(classifier()))
 
 
 class TwoParts(NeuralNetClassifier):

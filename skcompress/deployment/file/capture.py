@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 
 from ...graph import Graph, trace
 from ...pruning.units import Units, find_units
-from ..padded_rows import ending_in_zeros, nested_tensors_refused
+from ..padded_rows import ending_in_zeros, refuse_nested_tensors
 from .contents import Contents, Entry, Specs
+from .errors import FileError
 from .interpreter import Interpreter
 from .predictor import RULES
 from .program import ROWS, Program, record
@@ -52,9 +53,20 @@ def capture(contents: Contents) -> Captured:
             " X=, a few rows as the net takes them."
         )
     module, specs = contents.module, contents.specs
+    refuse_nested_tensors(module, partial(_evaluated, module, specs), "file")
     first, second = (trace(module, *arguments(specs, n_rows), any_batch=False) for n_rows in ROWS)
     program = record((first, second), len(specs))
     return Captured(program, _units(first, specs))
+
+
+def _evaluated(module: nn.Module, specs: Specs) -> Any:
+    args, kwargs = arguments(specs, ROWS[0], _device(module))
+    with torch.no_grad():
+        return module.eval()(*args, **kwargs)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def _units(graph: Graph, specs: Specs) -> Units | None:
@@ -78,7 +90,11 @@ def check_program(contents: Contents, program: Program, entries: list[Entry]) ->
     module = contents.module.eval()
     tensors = {entry.name: entry.tensor.cpu() for entry in entries}
     tensors |= {e.name: e.quantized.dequantize().cpu() for e in entries if e.quantized is not None}
-    interpreter = Interpreter(program.operations, len(contents.specs), len(program.tensors))
+    try:
+        interpreter = Interpreter(program.operations, len(contents.specs), len(program.tensors))
+    except FileError as error:
+        reason = str(error).partition(": ")[2]
+        raise ValueError(f"A file cannot hold {type(module).__name__}: {reason}") from error
     read = [tensors[name] for name in program.tensors]
     for n_rows in _TRIED:
         for padded in (False, True):
@@ -87,9 +103,8 @@ def check_program(contents: Contents, program: Program, entries: list[Entry]) ->
 
 
 def _other_outputs(module: nn.Module, n_rows: int, padded: bool) -> ValueError:
-    refused = nested_tensors_refused(module, "file") if padded else None
     rows = f"{n_rows} rows that end in zeros" if padded else f"{n_rows} rows"
-    return refused or ValueError(
+    return ValueError(
         f"{type(module).__name__} gives other outputs for {rows} than the operations that it"
         f" performs for {ROWS[0]} and {ROWS[1]} rows: a file cannot hold a forward that depends"
         " on the number or the values of rows, or changes what it computes with."
@@ -105,8 +120,7 @@ def computes(
     padded: bool = False,
 ) -> bool:
     """Tell whether recorded operations give what a module gives, if that takes such rows."""
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    args, kwargs = arguments(specs, n_rows, device, padded)
+    args, kwargs = arguments(specs, n_rows, _device(module), padded)
     with torch.no_grad():
         try:
             expected = tree_leaves(module(*args, **kwargs))[0].cpu()

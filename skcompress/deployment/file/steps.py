@@ -92,9 +92,11 @@ def _plain(name: str, key: str, value: Any) -> Any:
 
 
 def _tensor(name: str, key: str, value: Any) -> torch.Tensor:
+    array = np.asarray(value)
     try:
-        return torch.from_numpy(np.asarray(value))
-    except TypeError:  # such as an array of strings
+        # Objects that are numbers are those that an imputer fills in.
+        return torch.from_numpy(array.astype(np.float64) if array.dtype == object else array)
+    except (TypeError, ValueError):  # such as an array of strings
         raise ValueError(
             f"The pipeline's step {name!r} has {key} of type {np.asarray(value).dtype}, which a"
             " file cannot hold."

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from ...prediction import winners
-from ..padded_rows import ending_in_zeros, nested_tensors_refused
+from ..padded_rows import ending_in_zeros, refuse_nested_tensors
 from .fitted import Fitted, Predictor, as_taken
 from .session import run
 
@@ -35,12 +35,13 @@ def check_agreement(net: Fitted, X: Any = None) -> None:
     ------
     ValueError
         If they differ, as those of a subclass of skorch's nets with an ``infer`` of its own may,
-        or are random.
+        are random, or come of nested tensors.
     """
     rows = _random(net) if X is None else _first(as_taken(X, net.module))
     # skorch draws a seed for each iterator.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # about names that the columns had in fit
+        refuse_nested_tensors(net.module, lambda: _computed(net, net.module, rows), "graph")
         method, theirs = _predicted(net, rows)
         ours = _computed(net, net.net.module_, rows)
         if not _same(theirs, ours.reshape(theirs.shape) if net.flat else ours):
@@ -105,7 +106,7 @@ def _close(found: np.ndarray, expected: np.ndarray) -> bool:
 
 def _other_graph(net: Fitted) -> ValueError:
     name = type(net.module).__name__
-    return nested_tensors_refused(net.module, "graph") or ValueError(
+    return ValueError(
         f"The graph of {name} gives other predictions than {name} itself: its forward does"
         " something that tracing does not see, such as a choice by the values of X, or an operation"
         " that changes what others still read. Use operations that return new tensors, and"

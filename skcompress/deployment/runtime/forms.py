@@ -84,6 +84,8 @@ def _linear(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.Mode
 def _dynamic(model: onnx.ModelProto, operations: Sequence[str]) -> onnx.ModelProto | None:
     """Quantize operations by onnxruntime, with ranges of each batch."""
     settings = {"op_types_to_quantize": list(operations), "per_channel": True}
+    # Of values that operations of skl2onnx give, of which onnx does not infer types.
+    settings["extra_options"] = {"DefaultTensorType": onnx.TensorProto.FLOAT}
     return _through_files(
         model, lambda *paths: quantize_dynamic(*paths, weight_type=QuantType.QInt8, **settings)
     )
@@ -120,7 +122,7 @@ def _through_files(
 ) -> onnx.ModelProto | None:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save(with_own_weights(model, LINEAR), before)
+        onnx.save(with_own_weights(model, DYNAMIC), before)
         convert(before, after)
         quantized = onnx.load(after)
     kinds = onnx.TensorProto.INT8, onnx.TensorProto.UINT8

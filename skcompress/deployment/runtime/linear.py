@@ -36,20 +36,23 @@ def with_ranges(dynamic: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onn
 def with_own_weights(model: onnx.ModelProto, operations: Collection[str]) -> onnx.ModelProto:
     """Give operations copies of weights that others read as well.
 
-    onnxruntime's quantization transposes a weight in place, once for each product that has it.
+    onnxruntime's quantization changes a weight in place, once for each operation that has it.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     weights = {tensor.name: tensor for tensor in copied.graph.initializer}
     readers = Counter(name for node in copied.graph.node for name in node.input)
     for node in copied.graph.node:
-        name = node.input[1] if node.op_type in operations else ""
-        if name in weights and readers[name] > 1:
-            readers[name] -= 1
-            node.input[1] = f"{name}.{readers[name]}"
-            own = copied.graph.initializer.add()
-            own.CopyFrom(weights[name])
-            own.name = node.input[1]
+        # A recurrent layer has two, for its inputs and for its states.
+        places = {"LSTM": (1, 2)}.get(node.op_type, (1,)) if node.op_type in operations else ()
+        for place in places:
+            name = node.input[place]
+            if name in weights and readers[name] > 1:
+                readers[name] -= 1
+                node.input[place] = f"{name}.{readers[name]}"
+                own = copied.graph.initializer.add()
+                own.CopyFrom(weights[name])
+                own.name = node.input[place]
     return copied
 
 

@@ -189,6 +189,23 @@ def test_casts_are_written(tmp_path):
     assert size_in_bytes(net) == (tmp_path / "net.skc").stat().st_size
 
 
+class HalfPrecision(nn.Linear):
+    """Rounds its inputs to half precision."""
+
+    def __init__(self):
+        super().__init__(6, 3)
+
+    def forward(self, X):
+        return super().forward(X.half().float())
+
+
+def test_types_that_a_file_does_not_have(tmp_path):
+    """Nothing was read, and the error does not say so."""
+    net = pruned(classifier(HalfPrecision)).fit(*classification())
+    with pytest.raises(ValueError, match=r"^A file cannot hold HalfPrecision: .* 'float16'"):
+        save(net, tmp_path / "net.skc")
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 def test_padded_sequences(granularity, tmp_path):

@@ -30,6 +30,8 @@ EXAMPLES = [
     Normalizer("max"),
     QuantileTransformer(n_quantiles=9, output_distribution="normal"),
     SimpleImputer(strategy="median"),
+    SimpleImputer(strategy="constant"),
+    SimpleImputer(strategy="constant", fill_value=2.5),
     PCA(6, whiten=True),
 ]
 

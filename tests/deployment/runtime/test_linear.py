@@ -5,6 +5,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
@@ -108,6 +111,38 @@ def test_a_layer_that_is_used_twice(form, convolves):
     plain = to_onnx(net, X, labels=False, floats=True)
     model = forms(plain, {plain.graph.input[0].name: X})[form]()
     np.testing.assert_allclose(run(model, X), run(plain, X), atol=0.02)
+
+
+class TwiceRecurrent(nn.Module):
+    """Applies one recurrent layer twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared, self.head = nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, X):
+        return self.head(self.shared(self.shared(X.flatten(1, 2))[0])[0][:, -1])
+
+
+def test_a_recurrent_layer_that_is_used_twice():
+    """It has two weights, which onnxruntime quantizes in place."""
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(TwiceRecurrent, criterion=nn.CrossEntropyLoss).initialize()
+    plain = to_onnx(net, X, labels=False, floats=True)
+    model = forms(plain, {plain.graph.input[0].name: X})["int8 dynamic"]()
+    np.testing.assert_allclose(run(model, X[:1]), run(plain, X[:1]), atol=0.02)
+
+
+def test_steps_whose_types_are_not_inferred():
+    """What comes of skl2onnx need not tell them."""
+    flat, y = X.reshape(40, -1), np.arange(40) % 3
+    settings = {"criterion": nn.CrossEntropyLoss, "max_epochs": 1, "train_split": None}
+    net = NeuralNetClassifier(nn.Linear(4, 3), verbose=0, **settings)
+    pipeline = make_pipeline(StandardScaler(), PCA(4), net).fit(flat, y)
+    deployed = deploy(pipeline, flat, forms=["int8 dynamic"], n_repeats=1, tolerance=1.0)
+    np.testing.assert_allclose(
+        deployed.predict_proba(flat), pipeline.predict_proba(flat), atol=0.05
+    )
 
 
 def test_convolutions_alone():
