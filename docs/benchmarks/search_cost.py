@@ -118,6 +118,7 @@ def clocked():
     with (
         mock.patch.object(cache, "_key", clock(cache._key)),
         mock.patch.object(cache, "_unpack_dense", clock(cache._unpack_dense)),
+        mock.patch.object(cache, "recall", clock(cache.recall)),
         mock.patch.object(CacheFolder, "get", clock(CacheFolder.get)),
     ):
         yield seconds

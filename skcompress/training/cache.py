@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .isolation import draw_seed, seed_generators, stage_seed
 from .keys import Known, digest
 from .loop import Data, dense_fit
 from .nets import copy_net, fitted_net, is_frozen, slim_net
+from .recall import recall, remember
 from .settings import settings
 from .state import UncacheableError
 
@@ -109,12 +111,15 @@ def cached_dense_fit(folder: CacheFolder | None, net: NeuralNet, data: Data, see
         key = _key(fit, folder, "dense", net, rows, seed)
         if folder is None or key is None:
             return compute()
+        if recall(folder.file(key), net):
+            fit.keys[id(net)] = net, key
+            return net
         blank = clone(net)
         result = folder.once(
             key,
             compute=compute,
             pack=lambda result: _packed(key, _pack_dense, result, blank, seed),
-            unpack=lambda entry: _unpack_dense(net, entry, seed),
+            unpack=lambda entry: _unpack_dense(net, entry, seed, folder.file(key)),
         )
         fit.keys[id(result)] = result, key
         return result
@@ -185,9 +190,11 @@ def _pack_dense(net: NeuralNet, blank: NeuralNet, seed: int) -> Entry:
     return entry
 
 
-def _unpack_dense(net: NeuralNet, entry: Entry, seed: int) -> NeuralNet:
+def _unpack_dense(net: NeuralNet, entry: Entry, seed: int, file: Path | None = None) -> NeuralNet:
     _initialized(net, entry.decode(entry.facts["params"]), seed)
     unpack_net(entry, entry.facts["net"], net, {})
+    if file is not None:
+        remember(file, net)
     return net
 
 
@@ -267,12 +274,15 @@ def _unpack_inner(
         return estimator.estimator
     seed = stage_seed(seed, "dense")
     inner = estimator._unfitted(seed)
-    own = folder if isinstance(inner, NeuralNet) else as_folder(inner.memory)
-    entry = None if own is None else own.get(key)
-    if own is None or entry is None:
-        return None
     fit.keys[id(inner)] = inner, key
     if isinstance(inner, NeuralNet):
         inner.callbacks = "disable"  # they have done their part, and would be dropped next
-        return _unpack_dense(inner, entry, seed)
+        if recall(folder.file(key), inner):
+            return inner
+        entry = folder.get(key)
+        return entry and _unpack_dense(inner, entry, seed, folder.file(key))
+    own = as_folder(inner.memory)
+    entry = None if own is None else own.get(key)
+    if own is None or entry is None:
+        return None
     return _unpack_estimator(fit, own, inner, entry, draw_seed(inner.random_state))

@@ -109,7 +109,7 @@ class CacheFolder:
 
     def get(self, key: str) -> Entry | None:
         """Read an entry, and note that it was used; None if there is none, or a damaged one."""
-        path = self._file(key)
+        path = self.file(key)
         try:
             entry = read(path)
         except DamagedEntryError:
@@ -164,12 +164,13 @@ class CacheFolder:
         entry = self.get(key)
         return None if entry is None else unpack(entry)
 
-    def _file(self, key: str) -> Path:
+    def file(self, key: str) -> Path:
+        """Return where the entry of a key is, or will be."""
         return self.path / (key + SUFFIX)
 
     def _remove_damaged(self, key: str) -> None:
         """Remove a damaged entry, and say so; the caller holds its lock."""
-        path = self._file(key)
+        path = self.file(key)
         try:
             read(path)
         except DamagedEntryError as error:
@@ -188,7 +189,7 @@ class CacheFolder:
                 dir=self.path, prefix=key, suffix=PART, delete=False
             ) as part:
                 part.write(data)
-            os.replace(part.name, self._file(key))
+            os.replace(part.name, self.file(key))
             self._evict(key, len(data))
         except OSError as error:  # a full disk is no reason to lose the result
             if part is not None:
@@ -224,7 +225,7 @@ class CacheFolder:
         total = sum(size for _, size, _ in entries)
         for used, size, path in entries:
             abandoned = path.suffix == PART and used < time.time() - ABANDONED
-            old = path.suffix == SUFFIX and total > self.max_bytes and path != self._file(newest)
+            old = path.suffix == SUFFIX and total > self.max_bytes and path != self.file(newest)
             if abandoned or old:
                 path.unlink(missing_ok=True)
                 path.with_suffix(LOCK).unlink(missing_ok=True)
