@@ -6,6 +6,7 @@ import sys
 from collections import OrderedDict
 from operator import attrgetter
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from skorch import NeuralNet
@@ -79,7 +80,8 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
 
 def _has_classes_of_today(kept: NeuralNet, net: NeuralNet) -> bool:
     """Tell whether the classes of a net are those that their names mean now."""
-    if any(getattr(kept, name) is not getattr(net, name) for name in _names(net)):
+    given = {n: v for n, v in vars(net).items() if isinstance(v, (type, FunctionType))}
+    if any(vars(kept).get(name) is not value for name, value in given.items()):
         return False
     kinds = {type(layer) for part in _parts(kept) for layer in part.modules()}
     return type(kept) is type(net) and all(map(_is_found, kinds))

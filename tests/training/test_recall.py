@@ -77,11 +77,13 @@ def test_a_class_that_was_defined_anew(tmp_path, monkeypatch):
     """The cell of a notebook may run twice: nets are of the class of today."""
     for sparsity in (0.5, 0.6):
         counted(memory=tmp_path, sparsity=sparsity).fit(X, Y)
-    assert recall._has_classes_of_today(next(iter(recall._NETS.values()))[1], counted_net())
+    adam = type("Adam", (torch.optim.Adam,), {})
+    kept = next(iter(recall._NETS.values()))[1]
+    assert recall._has_classes_of_today(kept, counted_net())
+    assert not recall._has_classes_of_today(kept, counted_net(optimizer=adam))
     same = type("Counted", (nn.Module,), dict(vars(Counted)))
     module = sys.modules[Counted.__module__]
     monkeypatch.setattr(module, "Counted", same)
-    kept = next(iter(recall._NETS.values()))[1]
     assert not recall._has_classes_of_today(kept, counted_net())
     assert not recall._has_classes_of_today(kept, counted_net(module=same))
 
