@@ -1,8 +1,10 @@
 """Dense nets that this process has taken from a cache, for the cells that come back to them."""
 
+import contextlib
 import copy
 import os
 import sys
+import threading
 from collections import OrderedDict
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +19,7 @@ from .nets import copy_net
 
 # A search comes back to its folds in turns, which are rarely more.
 N_NETS, MAX_BYTES = 16, 2**26
+_LOCK = threading.Lock()
 # By the file of the entry: what tells that it is still the same, and the net.
 _NETS: OrderedDict[Path, tuple[tuple[int, ...], NeuralNet]] = OrderedDict()
 
@@ -26,17 +29,13 @@ def remember(file: Path, net: NeuralNet) -> None:
     parts = _parts(net)
     tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
     small = sum(tensor.nbytes for tensor in tensors) <= MAX_BYTES / N_NETS
-    stamp = _stamp(file)
-    if stamp is None or not small or any(t.device.type != "cpu" for t in tensors):
+    if not small or any(t.device.type != "cpu" for t in tensors):
         return
     if not all(isinstance(getattr(net, name), type) for name in _names(net)):
         return
     kept = copy_net(net)
     kept.callbacks, kept.history_ = "disable", copy.deepcopy(net.history_)
-    _NETS[file] = stamp, kept
-    _NETS.move_to_end(file)
-    while len(_NETS) > N_NETS:
-        _NETS.popitem(last=False)
+    _put(file, kept)
 
 
 def recall(file: Path, net: NeuralNet) -> bool:
@@ -55,10 +54,21 @@ def recall(file: Path, net: NeuralNet) -> bool:
     vars(net).update(vars(copy_net(kept)) | own)
     net._initialize_callbacks()
     net.history_ = History(copy.deepcopy(list(kept.history_ or [])))
-    os.utime(file)  # it was used
-    _NETS[file] = _stamp(file) or (), kept
-    _NETS.move_to_end(file)
+    with contextlib.suppress(OSError):  # a folder that can only be read, or was just cleared
+        os.utime(file)  # it was used
+    _put(file, kept)
     return True
+
+
+def _put(file: Path, kept: NeuralNet) -> None:
+    """Keep a net as the one that was used last, for as long as its entry is what it is now."""
+    stamp = _stamp(file)
+    with _LOCK:
+        _NETS.pop(file, None)
+        if stamp is not None:
+            _NETS[file] = stamp, kept
+        while len(_NETS) > N_NETS:
+            _NETS.popitem(last=False)
 
 
 def _names(net: NeuralNet) -> list[str]:

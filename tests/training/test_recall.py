@@ -61,6 +61,19 @@ def test_an_entry_that_is_gone_is_not_remembered(tmp_path):
     assert n_fits(fits) == 2
 
 
+def test_a_folder_that_can_only_be_read(tmp_path, monkeypatch):
+    """When the entry was used cannot be noted, which is no reason to fail."""
+    for sparsity in (0.5, 0.6):
+        counted(memory=tmp_path, sparsity=sparsity).fit(X, Y)
+
+    def fail(*args):
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(recall.os, "utime", fail)
+    fitted = counted(memory=tmp_path, sparsity=0.7).fit(X, Y)
+    assert_same_state(state(fitted), state(counted(sparsity=0.7).fit(X, Y)))
+
+
 def test_an_entry_that_changed_is_read_again(tmp_path):
     """Damage is found, and reported."""
     for sparsity in (0.5, 0.6):

@@ -11,6 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     MinMaxScaler,
+    Normalizer,
     OneHotEncoder,
     PolynomialFeatures,
     PowerTransformer,
@@ -111,6 +112,16 @@ def test_steps_that_lose_digits_are_refused(path):
     assert not path.exists()
     export_onnx(pipeline, path, X.astype("f8"))
     agree(path, pipeline, X.astype("f8"), atol=1e-5)
+
+
+def test_steps_that_give_no_number_are_refused(path):
+    """A row of zeros stays one in scikit-learn, and is divided by zero in the graph."""
+    X, y = classification()
+    X = X.astype("f8")
+    X[3] = 0
+    pipeline = make_pipeline(Normalizer(), pruned()).fit(X, y)
+    with pytest.raises(ValueError, match=r"in 1 of 60 rows: .* a row of zeros has no norm"):
+        export_onnx(pipeline, path, X)
 
 
 SINGLE = [PowerTransformer(), QuantileTransformer(n_quantiles=20)]
